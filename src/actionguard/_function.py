@@ -1,0 +1,197 @@
+"""Callables at the gate: each stays what it was, and asks before its body runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from actionguard._gate import Gate, Refused
+from actionguard._settings import OnDenied, Settings, what_was_meant
+from actionguard._signature import Signature
+from actionguard.exceptions import ApprovalDenied
+
+_AnyCallable = Callable[..., Any]
+# Most calls start with one of these; no class of them holds a guarded method.
+_NEVER_BOUND = frozenset({bool, int, float, str, bytes, list, dict, tuple, set, type(None)})
+
+
+def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
+    """The target with a gate before its body, and of the same kind.
+
+    Raises:
+        TypeError: The target is nothing that can be guarded by decorating it.
+    """
+    again = functools.partial(guard_callable, settings=settings, on_denied=on_denied)
+    if isinstance(target, staticmethod):
+        return staticmethod(again(target.__func__))
+    if isinstance(target, classmethod):
+        edge = _Edge(target.__func__, settings, on_denied, skip_first=True)
+        return classmethod(edge.guarded())
+    if isinstance(target, functools.partial) and not isinstance(target.func, type):
+        # The arguments that are filled in already are shown with the others.
+        inner = functools.partial(again(target.func), *target.args, **target.keywords)
+        inner.__dict__.update(target.__dict__)
+        return inner
+    if inspect.isfunction(target):
+        return _Edge(target, settings, on_denied).guarded()
+    if isinstance(target, type):
+        raise TypeError(
+            f"guard() takes a LangChain tool or a callable, not the class {target.__name__}: "
+            "guard its methods, or a function that makes one"
+        )
+    if isinstance(target, property):
+        raise TypeError("guard() goes below @property, directly above the function")
+    if not callable(target):
+        hint = what_was_meant(target)
+        raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
+    runs = target if inspect.iscoroutinefunction(target) else type(target).__call__
+    cls = _GuardedAsync if inspect.iscoroutinefunction(runs) else _Guarded
+    return cls(target, settings, on_denied)
+
+
+def name_of(target: Any) -> str:
+    """What a callable is called in prompts and in the log."""
+    return getattr(target, "__name__", None) or type(target).__name__
+
+
+class _Edge:
+    """Makes the guarded form of one function: named arguments going in, a refusal coming out."""
+
+    def __init__(
+        self,
+        target: _AnyCallable,
+        settings: Settings,
+        on_denied: OnDenied,
+        *,
+        skip_first: bool = False,
+    ) -> None:
+        self.target = target
+        self.on_denied = on_denied
+        name = name_of(target)
+        signature = Signature(target, settings.exclude, skip_first=skip_first)
+        settings.check_names(f"{name}()", signature.parameters, signature.names)
+        self.gate: Gate = settings.gate(name, inspect.getdoc(target))
+        self.bind = signature.bind
+        # Only a function can become a method, and then its first argument is the instance.
+        self._may_be_method = inspect.isfunction(target) and not skip_first
+        self._hidden = settings.exclude
+        self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+        self._function: _AnyCallable | None = None
+
+    @functools.cached_property
+    def _method(self) -> Signature:
+        return Signature(self.target, self._hidden, skip_first=True)
+
+    def name_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if (
+            self._may_be_method
+            and args
+            and type(args[0]) not in _NEVER_BOUND
+            and self._is_bound_to(args[0])
+        ):
+            return self._method.bind(args, kwargs)
+        return self.bind(args, kwargs)
+
+    def _is_bound_to(self, first: Any) -> bool:
+        """Whether the first argument came in by binding: its class holds us as a method."""
+        owner = first if isinstance(first, type) else type(first)
+        known = self._bound_to.get(owner)
+        if known is None:
+            held = (value for cls in owner.__mro__ for value in tuple(vars(cls).values()))
+            known = any(self._is_method(value, 4) for value in held)
+            self._bound_to[owner] = known
+        return known
+
+    def _is_method(self, value: Any, layers: int) -> bool:
+        """Whether a class attribute is us, perhaps below a few other decorators."""
+        if value is self._function:
+            return True
+        if not layers:
+            return False
+        parts: tuple[Any, ...] = ()
+        if isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+        elif isinstance(value, classmethod):
+            parts = (value.__func__,)
+        elif isinstance(value, (functools.partialmethod, functools.cached_property)):
+            parts = (value.func,)
+        elif inspect.isfunction(value):
+            parts = (vars(value).get("__wrapped__"),)
+        return any(self._is_method(part, layers - 1) for part in parts if part is not None)
+
+    def refuse(self, refused: Refused) -> Any:
+        """A refusal in the caller's language."""
+        if self.on_denied == "return":
+            return refused.message
+        if callable(self.on_denied) and isinstance(refused.error, ApprovalDenied):
+            return self.on_denied(refused.error)
+        raise refused.error
+
+    def guarded(self) -> _AnyCallable:
+        """A function of the target's kind."""
+        target, gate = self.target, self.gate
+        form: Callable[..., _AnyCallable]
+        if inspect.isasyncgenfunction(target):
+            form = gate.async_generator
+        elif inspect.isgeneratorfunction(target):
+            form = gate.generator
+        elif inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+            type(target).__call__
+        ):
+            form = gate.coroutine
+        else:
+            form = gate.plain
+        self._function = functools.wraps(target)(form(target, self.name_arguments, self.refuse))
+        return self._function
+
+
+# Of the attributes that `inspect` and frameworks read, those that name the code that runs.
+_CODE_ATTRIBUTES = frozenset(
+    {"__code__", "__defaults__", "__kwdefaults__", "__closure__", "__globals__", "__self__"}
+)
+
+
+class _Guarded:
+    """A guarded callable that is no function: a bound method, a builtin, an object.
+
+    Not a function, since a function would become a method where it stands in a class, and would
+    be pickled as its name, under which the unguarded callable is found.
+    """
+
+    __wrapped__: Any
+
+    def __init__(self, target: Any, settings: Settings, on_denied: OnDenied) -> None:
+        functools.update_wrapper(self, target, updated=())
+        self._settings = settings
+        self._on_denied = on_denied
+        self._function = _Edge(target, settings, on_denied).guarded()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        target = self.__wrapped__
+        bind = getattr(type(target), "__get__", None)
+        bound = target if bind is None else bind(target, instance, owner)
+        return self if bound is target else type(self)(bound, self._settings, self._on_denied)
+
+    def __getattr__(self, name: str) -> Any:
+        # Everything else is the target's, except the protocols by which it would be copied
+        # or pickled instead of us.
+        if name == "__wrapped__" or (name.startswith("__") and name not in _CODE_ATTRIBUTES):
+            raise AttributeError(name)
+        return getattr(self.__wrapped__, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.__wrapped__, self._settings, self._on_denied)
+
+    def __repr__(self) -> str:
+        return f"<guarded {self.__wrapped__!r}>"
+
+
+class _GuardedAsync(_Guarded):
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._function(*args, **kwargs)

@@ -1,0 +1,324 @@
+"""The one path of a guarded call: ask, run, record."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from actionguard._signature import Unnamed
+from actionguard._snapshot import Snapshot
+from actionguard.audit import AuditLog
+from actionguard.channels.base import ApprovalChannel, ask
+from actionguard.core import Action, Decision, blocked_message, denial_message
+from actionguard.exceptions import ApprovalDenied
+from actionguard.policy import Policy
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The gate did not release a call: in words for an agent, and as an error for code.
+
+    Unwinds a call within this file. An edge is handed it, and says it in its caller's language.
+    """
+
+    def __init__(self, message: str, error: Exception, logged: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        #: What a guarded function raises: `ApprovalDenied`, or what the policy or channel raised.
+        self.error = error
+        #: What the log says; None where the decision says it all.
+        self.logged = logged
+
+
+#: Names a call's arguments; raises TypeError where they do not fit.
+Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
+#: Says a refusal to the caller: raises, or returns what the call returns instead.
+Refuse = Callable[[Refused], Any]
+
+
+class Gate:
+    """One guarded callable's policy, channel and log, and the way of a call between them.
+
+    The four forms differ only in how they wait and run; what guarding means stands in `_Passage`.
+    Each guarded function is the one frame that stands between the caller and the body.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str | None,
+        policy: Policy,
+        channel: ApprovalChannel,
+        audit: AuditLog,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.policy = policy
+        self.channel = channel
+        self.audit = audit
+        #: Whether the policy has rules that need to know which argument is which.
+        self.needs_names = bool(getattr(policy, "names", ()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
+        return self  # copies of a guarded thing share its channel and log
+
+    def renamed(self, name: str, description: str | None) -> Gate:
+        """The same gate for a copy that goes by another name."""
+        return Gate(name, description, self.policy, self.channel, self.audit)
+
+    def asking(self, channel: ApprovalChannel) -> Gate:
+        """The same gate with another way to its channel."""
+        return Gate(self.name, self.description, self.policy, channel, self.audit)
+
+    def plain(self, run: Callable[..., Any], bind: Bind, refuse: Refuse) -> Callable[..., Any]:
+        """The guarded form of a plain callable."""
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with _Passage(self, bind(args, kwargs)) as passage:
+                if passage.held():
+                    passage.answered(ask(self.channel, passage.action))
+                passage.starts()
+                return passage.returned(run(*args, **kwargs))
+            return refuse(passage.refused)
+
+        return guarded
+
+    def coroutine(
+        self, run: Callable[..., Awaitable[Any]], bind: Bind, refuse: Refuse
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """The guarded form of a coroutine function: it waits on the caller's loop."""
+
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            with _Passage(self, bind(args, kwargs)) as passage:
+                if passage.held():
+                    passage.answered(await self.channel.arequest_approval(passage.action))
+                passage.starts()
+                return passage.returned(await run(*args, **kwargs))
+            return refuse(passage.refused)
+
+        return guarded
+
+    def generator(
+        self, run: Callable[..., Generator[Any, Any, Any]], bind: Bind, refuse: Refuse
+    ) -> Callable[..., Generator[Any, Any, Any]]:
+        """The guarded form of a generator function: its first step is what has to be released."""
+
+        def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with _Passage(self, bind(args, kwargs)) as passage:
+                if passage.held():
+                    passage.answered(ask(self.channel, passage.action))
+                passage.starts()
+                return passage.returned((yield from run(*args, **kwargs)))
+            yield refuse(passage.refused)
+
+        return guarded
+
+    def async_generator(
+        self, run: Callable[..., AsyncGenerator[Any, Any]], bind: Bind, refuse: Refuse
+    ) -> Callable[..., AsyncGenerator[Any, Any]]:
+        """The guarded form of an async generator function."""
+
+        async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            with _Passage(self, bind(args, kwargs)) as passage:
+                if passage.held():
+                    passage.answered(await self.channel.arequest_approval(passage.action))
+                passage.starts()
+                # What `yield from` is for a plain generator; async ones have none (PEP 525).
+                steps = run(*args, **kwargs)
+                try:
+                    item = await steps.__anext__()
+                    while True:
+                        try:
+                            sent = yield item
+                        except GeneratorExit:
+                            await steps.aclose()
+                            raise
+                        except BaseException as thrown:
+                            item = await steps.athrow(thrown)
+                        else:
+                            item = await steps.asend(sent)
+                except StopAsyncIteration:
+                    return
+            yield refuse(passage.refused)
+
+        return guarded
+
+
+class _Passage:
+    """One call on its way through the gate; leaving it, by whatever way, writes the audit line."""
+
+    __slots__ = (
+        "_asked",
+        "_decision",
+        "_entry",
+        "_gate",
+        "_needed",
+        "_result",
+        "_snapshot",
+        "_stage",
+        "_unnamed",
+        "_view",
+        "refused",
+    )
+
+    def __init__(self, gate: Gate, args: dict[str, Any]) -> None:
+        self._gate = gate
+        self._unnamed = type(args) is Unnamed
+        self._snapshot = Snapshot(args)
+        self._view = self._snapshot.copy()
+        self._entry = gate.audit.entry(gate.name, self._view)
+        self._needed = True  # until the policy says otherwise
+        self._asked: Action | None = None
+        self._decision: Decision | None = None
+        self._result: Any = None
+        #: Who is at work, and so whose an exception is.
+        self._stage = "policy"
+        #: Set when the block was left without the body having started.
+        self.refused: Refused
+
+    def __enter__(self) -> _Passage:
+        return self
+
+    def held(self) -> bool:
+        """Whether a person has to be asked first."""
+        gate = self._gate
+        if not (self._unnamed and gate.needs_names):
+            answer = gate.policy.needs_approval(self._view)
+            self._needed = answer if type(answer) is bool else _as_bool(answer)
+        if self._needed:
+            self._stage = "audit log"
+            self._entry.note(running=False, needed_approval=True)
+            self._stage = "channel"
+        return self._needed
+
+    @property
+    def action(self) -> Action:
+        """What is handed to the channel: a copy, since the channel is anybody's code."""
+        if self._asked is None:
+            self._asked = self._new_action()
+        return self._asked
+
+    def answered(self, decision: Decision) -> None:
+        """Take the channel's answer; goes on only if it releases the call."""
+        if not isinstance(decision, Decision):
+            raise TypeError(
+                f"{type(self._gate.channel).__name__}.request_approval() must return a Decision, "
+                f"not {type(decision).__name__}"
+            )
+        decision = copy.copy(decision)  # what was answered now counts, whatever becomes of it
+        if not isinstance(decision.approved, bool):
+            raise TypeError(f"Decision.approved must be True or False, not {decision.approved!r}")
+        decision.source = decision.source or self._gate.channel.name
+        self._decision = decision
+        if not decision.approved:
+            self._stage = "answer"
+            action = self._new_action()
+            message = denial_message(action, decision)
+            raise Refused(message, ApprovalDenied(message, action=action, decision=decision))
+
+    def starts(self) -> None:
+        """The last step before the body: nothing may have changed, and the log must be ready."""
+        if self._snapshot.changed():
+            self._stage = "answer"
+            fault = "its arguments changed after they were checked"
+            action = self._new_action()
+            message = blocked_message(action, fault)
+            denied = ApprovalDenied(message, action=action, decision=self._decision)
+            raise Refused(message, denied, f"blocked: {fault}")
+        self._stage = "audit log"
+        self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
+        self._stage = "body"
+
+    def returned(self, result: T) -> T:
+        self._result = result
+        return result
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Write the line; a refusal ends here.
+
+        It is said outside of the block, so that an error reaches the caller without a context that
+        it did not have.
+        """
+        if error is not None and _pauses(error):
+            self._entry.drop()
+            return False
+        refused = self._refusal(error)
+        self._entry.close(
+            needed_approval=self._needed,
+            decision=self._decision,
+            executed=self._stage == "body",
+            result=self._result,
+            error=refused.logged if refused else self._in_words(error),
+        )
+        if refused is None:
+            return False
+        self.refused = refused
+        return True
+
+    def _refusal(self, error: BaseException | None) -> Refused | None:
+        """The refusal, if the body did not start and the program itself is not being stopped."""
+        if isinstance(error, Refused):
+            if self._stage == "body":  # what we guard has a gate of its own
+                self._stage = "inner gate"
+                return Refused(error.message, error.error, "refused by a second gate")
+            return error
+        if self._stage == "body" or not isinstance(error, Exception) or _is_control_flow(error):
+            return None
+        # The exception's type only: its text may hold what neither agent nor log may see.
+        name = type(error).__name__
+        fault = f"the guard's {self._stage} failed ({name})"
+        return Refused(
+            blocked_message(self._new_action(), fault), error, f"{self._stage} failed: {name}"
+        )
+
+    def _in_words(self, error: BaseException | None) -> str | None:
+        if error is None:
+            return None
+        if self._stage == "body":
+            return _describe(error)
+        return f"{type(error).__name__} before the call was released"
+
+    def _new_action(self) -> Action:
+        action = Action(self._gate.name, self._snapshot.copy(), self._gate.description)
+        if self._asked is not None:
+            action._id = self._asked.id
+        return action
+
+
+def _as_bool(answer: Any) -> bool:
+    """A numpy bool as bool; nothing else is an answer, least of all None."""
+    if type(answer).__module__ == "numpy" and type(answer).__name__ in ("bool", "bool_"):
+        return bool(answer)
+    if inspect.iscoroutine(answer):
+        answer.close()  # nobody will await it, and it would warn about that
+    raise TypeError(f"needs_approval() must return True or False, not {type(answer).__name__}")
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # its __str__ is anybody's code
+        text = "(its text cannot be read)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_control_flow(error: BaseException) -> bool:
+    """Whether LangGraph steers by this exception, so that it must pass untouched."""
+    langgraph = sys.modules.get("langgraph.errors")
+    return langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
+
+
+def _pauses(error: BaseException) -> bool:
+    """Whether LangGraph will run this call again, so that it is not over yet."""
+    langgraph = sys.modules.get("langgraph.errors")
+    return _is_control_flow(error) and not isinstance(error, langgraph.ParentCommand)  # type: ignore[union-attr]

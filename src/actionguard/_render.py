@@ -1,0 +1,373 @@
+"""Any value as text: safe to show to a person, or as strict JSON to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+#: How many containers may stand inside each other before a stand-in is written: far more than a
+#: person reads, and few enough for every JSON parser's own limit.
+MAX_DEPTH = 64
+
+#: How many items of containers that were met before are written out again. A few shared objects
+#: are repeated wherever they stand; a web of them, followed along all its paths, has no end.
+_MAX_REPEATED = 100_000
+
+_SEQUENCES = (list, tuple, set, frozenset, deque)
+_PLAIN_TEXT = (datetime, date, time, timedelta, Decimal, Fraction, UUID, PurePath)
+
+
+# --- what a value is made of -----------------------------------------------------------------
+
+
+def fields_of(value: object) -> dict[str, Any] | None:
+    """The fields of a dataclass instance or a pydantic model (v1 or v2), else None.
+
+    Read past `__getattribute__` and `__repr__`, so that a field that its class hides from its
+    repr is still seen.
+    """
+    cls: Any = type(value)
+    if hasattr(cls, "__dataclass_fields__"):
+        names = [field.name for field in dataclasses.fields(cls)]
+    elif hasattr(cls, "__pydantic_fields__") or hasattr(cls, "__fields_set__"):
+        names = list(getattr(value, "__dict__", ()))
+        names += [n for n in (getattr(value, "__pydantic_extra__", None) or ()) if n not in names]
+    else:
+        return None
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def stand_in(value: object, why: str = "") -> str:
+    """A short text in place of a value that has no text of its own."""
+    return f"<{type(value).__name__}{': ' + why if why else ''}>"
+
+
+def _own_repr(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # a repr is anybody's code
+        return stand_in(value, f"its repr raised {type(error).__name__}")
+    # CPython lets __repr__ return a subclass of str, whose methods may be anybody's code too.
+    return str.__str__(text)
+
+
+# --- for people ------------------------------------------------------------------------------
+
+
+def show(value: object) -> str:
+    """The value as one line of Python-like text, complete, and safe on a terminal.
+
+    Strings, numbers, enums, containers, arrays, dataclasses and pydantic models are read directly,
+    so that a `__repr__` cannot show something else than what runs, or leave a part out. Never
+    raises, whatever the value is.
+    """
+    return escape(_text(value))
+
+
+def _text(value: object) -> str:
+    return _Text().of(value, MAX_DEPTH)
+
+
+class _Text:
+    """One value on its way to text for people."""
+
+    __slots__ = ("_above", "_met", "_repeated")
+
+    def __init__(self) -> None:
+        self._above: set[int] = set()
+        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
+        self._repeated = 0
+
+    def of(self, value: object, depth: int) -> str:
+        try:
+            return self._of(value, depth)
+        except Exception as error:  # its fields and its class are anybody's code
+            return stand_in(value, f"unreadable, {type(error).__name__}")
+
+    def _of(self, value: Any, depth: int) -> str:
+        cls = type(value)  # isinstance would ask a proxy what it claims to be
+        if value is None or cls is bool:
+            return repr(value)
+        if issubclass(cls, Enum) and depth:
+            return f"<{cls.__name__}.{value._name_}: {self.of(value._value_, depth - 1)}>"
+        for scalar, own_repr in _SCALAR_REPRS.items():
+            if issubclass(cls, scalar):
+                text = own_repr(value)
+                return text if cls is scalar else f"{cls.__name__}({text})"
+        if issubclass(cls, dict):
+            return self._container(value, list(dict.items(value)), depth)
+        for base in _SEQUENCES:
+            if issubclass(cls, base):
+                return self._container(value, list(base.__iter__(value)), depth)
+        fields = fields_of(value)
+        if fields is not None:
+            return self._container(value, list(fields.items()), depth)
+        if cls.__module__ == "numpy" and getattr(value, "ndim", False):
+            return f"{cls.__name__}({self.of(value.tolist(), depth)}, dtype={value.dtype})"
+        return _own_repr(value)
+
+    def _container(self, value: object, items: list[Any], depth: int) -> str:
+        if id(value) in self._above:
+            return stand_in(value, "contains itself")
+        if not depth:
+            return stand_in(value, f"nested more than {MAX_DEPTH} levels deep")
+        if id(value) in self._met:
+            self._repeated += 1 + len(items)
+            if self._repeated > _MAX_REPEATED:
+                return stand_in(value, "repeated too often")
+        self._met[id(value)] = value
+        self._above.add(id(value))
+        try:
+            return self._filled(type(value), items, depth - 1)
+        finally:
+            self._above.discard(id(value))
+
+    def _filled(self, cls: type, items: list[Any], depth: int) -> str:
+        if issubclass(cls, dict):
+            pairs = [f"{self.of(key, depth)}: {self.of(item, depth)}" for key, item in items]
+            text = "{" + ", ".join(pairs) + "}"
+        elif issubclass(cls, _SEQUENCES):
+            texts = ", ".join([self.of(item, depth) for item in items])
+            if issubclass(cls, tuple):
+                text = f"({texts},)" if len(items) == 1 else f"({texts})"
+            elif issubclass(cls, (set, frozenset)):
+                text = f"{{{texts}}}" if items else ""
+            else:
+                text = f"[{texts}]"
+        else:
+            # The name of a model's extra field is data: it must not read like `a=1, b`.
+            named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
+            return f"{cls.__name__}({', '.join([f'{n}={self.of(i, depth)}' for n, i in named])})"
+        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
+
+
+def _int_repr(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError:  # more digits than sys.get_int_max_str_digits() allows
+        return hex(int.__pos__(value))
+
+
+_SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
+    str: str.__repr__,
+    int: _int_repr,
+    float: float.__repr__,
+    bytes: bytes.__repr__,
+    bytearray: lambda value: f"bytearray({bytes(value)!r})",
+}
+
+
+# Characters by which a text could move the cursor, hide or reorder what stands beside it, or
+# start a line of its own: https://www.unicode.org/reports/tr36/ (2.10) and UAX 9.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
+# Drawn as nothing, or as a blank, though their categories (letters, marks) say otherwise.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x1810))
+}
+
+
+#: How many marks (accents) may stand on one character: piled up, they cover the lines above.
+_MOST_MARKS = 3
+
+
+@lru_cache(maxsize=4096)
+def _escaped(char: str) -> str:
+    blank = unicodedata.category(char) == "Zs" and char != " "
+    if unicodedata.category(char) in _UNSAFE_CATEGORIES or char in _INVISIBLE or blank:
+        return _code(char)
+    return char
+
+
+@lru_cache(maxsize=4096)
+def _code(char: str) -> str:
+    code = ord(char)
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if short or code < 0x100:
+        return short or f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape(text: str) -> str:
+    """The text with each character that could forge, hide or reorder output as an escape."""
+    if _PRINTABLE_ASCII.fullmatch(text):
+        return text
+    safe = "".join([_escaped(char) for char in text])
+    return _thinned(safe) if any(map(unicodedata.combining, safe)) else safe
+
+
+def _thinned(text: str) -> str:
+    chars, marks = [], 0
+    for char in text:
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        chars.append(char if marks <= _MOST_MARKS else _code(char))
+    return "".join(chars)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most about `limit` characters of the text, saying how many were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}... ({len(text) - limit:,} more characters)"
+
+
+# --- for the log -----------------------------------------------------------------------------
+
+#: Within the least limit that CPython can be given for digits, so that every parser reads it.
+_MAX_INT = 10**640
+
+
+def json_text(value: object) -> str:
+    """The value as one line of strict JSON in ASCII: verbatim where JSON can say it.
+
+    Models and dataclasses become objects; sets and tuples arrays; datetime, Decimal, UUID, Path
+    and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
+    an object) becomes a readable stand-in. Never raises, whatever the value is.
+    """
+    scalar = _SCALARS.get(type(value))
+    if scalar is not None:
+        return scalar(value)
+    try:
+        return _JSON().text(value, MAX_DEPTH)
+    except Exception as error:  # where even a stand-in failed: a class is anybody's code too
+        return f'"<unreadable: {type(error).__name__}>"'
+
+
+class _JSON:
+    """One value on its way to JSON."""
+
+    __slots__ = ("_above", "_met", "_repeated")
+
+    def __init__(self) -> None:
+        self._above: set[int] = set()
+        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
+        self._repeated = 0
+
+    def text(self, value: object, depth: int) -> str:
+        scalar = _SCALARS.get(type(value))
+        if scalar is not None:
+            return scalar(value)
+        try:
+            return self._not_scalar(value, depth)
+        except Exception as error:  # its fields and its text are anybody's code
+            return _string(stand_in(value, f"unreadable, {type(error).__name__}"))
+
+    def _not_scalar(self, value: Any, depth: int) -> str:
+        # By its type, and with the methods of the builtin: `isinstance` would ask a proxy what it
+        # claims to be, and a subclass may say anything.
+        cls = type(value)
+        if cls is dict:
+            return self._container(value, list(value.items()), self._object, depth)
+        if cls is list:
+            return self._container(value, value.copy(), self._array, depth)
+        if issubclass(cls, Enum):
+            return self.text(value.value, depth - 1) if depth else _string(_own_repr(value))
+        if issubclass(cls, str):
+            return _string(value)
+        if issubclass(cls, int):
+            return _integer(int.__pos__(value))
+        if issubclass(cls, float):
+            return _float(float.__pos__(value))
+        if issubclass(cls, (date, time)):
+            return _string(value.isoformat())
+        if issubclass(cls, _PLAIN_TEXT):
+            return _string(str(value))
+        for raw in (bytes, bytearray):
+            if issubclass(cls, raw):
+                return _string(raw.decode(value, "utf-8", "backslashreplace"))
+        fields = fields_of(value)
+        if fields is not None:
+            return self._container(value, list(fields.items()), self._object, depth)
+        if issubclass(cls, dict):
+            return self._container(value, list(dict.items(value)), self._object, depth)
+        for base in _SEQUENCES:
+            if issubclass(cls, base):
+                return self._container(value, list(base.__iter__(value)), self._array, depth)
+        if cls.__module__ == "numpy" and hasattr(cls, "tolist"):
+            plain = value.tolist()
+            if type(plain) is not cls:
+                return self.text(plain, depth)
+        return _string(_own_repr(value))
+
+    def _container(
+        self, value: object, items: list[Any], write: Callable[[list[Any], int], str], depth: int
+    ) -> str:
+        if id(value) in self._above:
+            return _string(stand_in(value, "contains itself"))
+        if not depth:
+            return _string(stand_in(value, f"nested more than {MAX_DEPTH} levels deep"))
+        if id(value) in self._met:
+            self._repeated += 1 + len(items)
+            if self._repeated > _MAX_REPEATED:
+                return _string(stand_in(value, "repeated too often"))
+        self._met[id(value)] = value
+        self._above.add(id(value))
+        try:
+            return write(items, depth - 1)
+        finally:
+            self._above.discard(id(value))
+
+    def _object(self, items: list[tuple[Any, Any]], depth: int) -> str:
+        texts: dict[str, str] = {}
+        alike = 1
+        for key, item in items:
+            name = unique = key if type(key) is str else key_text(key)
+            while unique in texts:  # 1 and "1" are two keys: neither may hide the other
+                alike += 1
+                unique = f"{name} ({alike})"
+            scalar = _SCALARS.get(type(item))
+            texts[unique] = scalar(item) if scalar else self.text(item, depth)
+        return "{" + ", ".join([f"{_string(k)}: {v}" for k, v in texts.items()]) + "}"
+
+    def _array(self, items: list[Any], depth: int) -> str:
+        texts = []
+        for item in items:  # no comprehension: it would be one frame more on each level
+            scalar = _SCALARS.get(type(item))
+            texts.append(scalar(item) if scalar else self.text(item, depth))
+        return "[" + ", ".join(texts) + "]"
+
+
+def key_text(key: object) -> str:
+    """A dict's key as the text of a JSON key."""
+    if type(key) is str:
+        return key
+    try:
+        return str.__str__(key) if isinstance(key, str) else _text(key)
+    except Exception as error:  # its text is anybody's code
+        return stand_in(key, f"unreadable, {type(error).__name__}")
+
+
+def _string(text: str) -> str:
+    if not str.isascii(text):
+        text = str.encode(text, "utf-8", "backslashreplace").decode()  # no lone surrogates
+    return encode_basestring_ascii(text)
+
+
+def _integer(value: int) -> str:
+    return int.__repr__(value) if -_MAX_INT < value < _MAX_INT else _string(hex(value))
+
+
+def _float(value: float) -> str:
+    return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
+
+
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    str: _string,
+    int: _integer,
+    float: _float,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): {None: "null"}.__getitem__,
+}

@@ -1,0 +1,156 @@
+"""What `guard` and `guard_tools` were given, checked and with its defaults."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actionguard._gate import Gate
+from actionguard.audit import AuditLog
+from actionguard.channels.base import ApprovalChannel
+from actionguard.channels.cli import CLIChannel
+from actionguard.exceptions import ApprovalDenied
+from actionguard.policy import ApprovalPolicy, Policy
+
+OnDenied = Literal["raise", "return"] | Callable[[ApprovalDenied], Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a callable is to be guarded."""
+
+    policy: Policy
+    channel: ApprovalChannel
+    audit: AuditLog
+    exclude: frozenset[str]
+
+    def gate(self, name: str, description: str | None) -> Gate:
+        return Gate(name, description, self.policy, self.channel, self.audit)
+
+    def check_names(
+        self, owner: str, parameters: Iterable[str] | None, names: frozenset[str] | None
+    ) -> None:
+        """A name that the callable does not have would switch a rule off: say so now.
+
+        Args:
+            owner: What is guarded, for messages.
+            parameters: The names of all its parameters; None if they cannot be known.
+            names: Those that a policy sees; None if there may be any.
+
+        Raises:
+            ValueError: `exclude` or the policy names an argument that is not there.
+        """
+        has = f"it has {', '.join(parameters or ()) or 'none'}"
+        if parameters is not None:
+            for name in sorted(self.exclude.difference(parameters)):
+                raise ValueError(f"exclude names {name!r}, which is no parameter of {owner}: {has}")
+        if names is not None:
+            for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
+                raise ValueError(
+                    f"the policy names the argument {name!r}, which {owner} does not have "
+                    f"(or which is left out of what a policy sees): {has}"
+                )
+
+
+def settings(caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any = ()) -> Settings:
+    """Check and complete what was given to `caller`, the function that messages name.
+
+    Raises:
+        TypeError: Something given is not of the kind that is wanted.
+        OSError: The log cannot be written at its path.
+    """
+    log = _audit_log(caller, audit)
+    log.check()
+    return Settings(
+        policy=check_policy(caller, ApprovalPolicy() if policy is None else policy),
+        channel=_channel(caller, CLIChannel() if channel is None else channel),
+        audit=log,
+        exclude=_exclude(caller, exclude),
+    )
+
+
+def what_was_meant(target: Any) -> str:
+    """What somebody may have meant who gave `guard` what it cannot guard."""
+    if isinstance(target, ApprovalChannel):
+        return ": write guard(channel=...)"
+    if isinstance(target, (AuditLog, str, os.PathLike)):
+        return ": write guard(audit=...) if this is the log"
+    if hasattr(target, "needs_approval"):
+        return ": write guard(policy=...)"
+    if isinstance(target, dict):
+        return ": a tool that its provider runs never passes here"
+    if isinstance(target, (list, tuple)):
+        return ": use guard_tools for a list of tools"
+    if inspect.iscoroutine(target):
+        target.close()  # else Python warns that it was never awaited
+        return ": guard the async function, and call it afterwards"
+    return ""
+
+
+def rule_names(policy: Policy) -> frozenset[str]:
+    """The arguments that the policy's rules look at, where it tells."""
+    return frozenset(getattr(policy, "names", None) or ())
+
+
+def check_policy(caller: str, policy: Any) -> Policy:
+    needs_approval = getattr(policy, "needs_approval", None)
+    wanted = f"{caller}(policy=...) takes an ApprovalPolicy or an object with needs_approval(args)"
+    if isinstance(policy, type):
+        raise TypeError(f"{wanted}, not the class {policy.__name__}: make an instance of it")
+    if not callable(needs_approval):
+        hint = ""
+        if isinstance(policy, Mapping):
+            hint = ": write ApprovalPolicy(**rules)"
+            if caller == "guard":
+                hint += ", or use guard_tools for policies by tool"
+        elif callable(policy):
+            hint = ": write ApprovalPolicy(require_if=...)"
+        raise TypeError(f"{wanted}, not {policy!r}{hint}")
+    if inspect.iscoroutinefunction(needs_approval):
+        raise TypeError(f"{wanted} that is a plain method, not an async one: {policy!r}")
+    return policy  # type: ignore[no-any-return]
+
+
+def check_on_denied(on_denied: Any) -> OnDenied:
+    if on_denied not in ("raise", "return") and not callable(on_denied):
+        raise ValueError(
+            f"guard(on_denied=...) takes 'raise', 'return' or a callable, not {on_denied!r}"
+        )
+    if inspect.iscoroutinefunction(on_denied):
+        raise TypeError(f"guard(on_denied=...) takes a plain callable, not the async {on_denied!r}")
+    return on_denied  # type: ignore[no-any-return]
+
+
+def _channel(caller: str, channel: Any) -> ApprovalChannel:
+    if isinstance(channel, ApprovalChannel):
+        return channel
+    wanted = f"{caller}(channel=...) takes an ApprovalChannel"
+    if isinstance(channel, type):
+        raise TypeError(f"{wanted}, not the class {channel.__name__}: make an instance of it")
+    raise TypeError(f"{wanted} (subclass it and implement request_approval), not {channel!r}")
+
+
+def _audit_log(caller: str, audit: Any) -> AuditLog:
+    if isinstance(audit, AuditLog):
+        return audit
+    if audit is None:
+        return AuditLog()
+    if isinstance(audit, (str, os.PathLike)):
+        return AuditLog(audit)
+    raise TypeError(
+        f"{caller}(audit=...) takes an AuditLog or a path, not {audit!r}"
+        + ("; AuditLog(enabled=False) writes nothing" if audit is False else "")
+    )
+
+
+def _exclude(caller: str, exclude: Any) -> frozenset[str]:
+    if not isinstance(exclude, Collection) or isinstance(exclude, (str, bytes)):
+        hint = f": write [{exclude!r}]" if isinstance(exclude, str) else ""
+        raise TypeError(f"{caller}(exclude=...) takes a collection of names, not {exclude!r}{hint}")
+    for name in exclude:
+        if not isinstance(name, str):
+            raise TypeError(f"{caller}(exclude=...) takes names of parameters, not {name!r}")
+    return frozenset(exclude)

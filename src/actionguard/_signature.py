@@ -1,0 +1,130 @@
+"""The arguments of one call by name, as the callable's signature names them."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+_POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+_VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+
+
+class Unnamed(dict[str, Any]):
+    """A call's arguments, those given by position under one name: which is which is unknown."""
+
+
+class Signature:
+    """How a callable's arguments are named.
+
+    Args:
+        target: The callable. Where its signature cannot be read, positional arguments are called
+            `args`, and keyword arguments keep their names.
+        hidden: Names that go to the body and to nobody else.
+        skip_first: Whether the first parameter is filled by binding (`self`, `cls`).
+    """
+
+    def __init__(
+        self, target: Callable[..., Any], hidden: Collection[str] = (), *, skip_first: bool = False
+    ) -> None:
+        self.hidden = frozenset(hidden)
+        self._bind: Callable[..., dict[str, Any]] | None = None
+        self._bind_real: Callable[..., dict[str, Any]] | None = None
+        #: The names an argument can have; None if it can have any (or they cannot be read).
+        self.names: frozenset[str] | None = None
+        #: The parameters, whether or not they are hidden; None if they cannot be read.
+        self.parameters: list[str] | None = None
+        try:
+            parameters = list(inspect.signature(target).parameters.values())
+        except (ValueError, TypeError):
+            return
+        bound = parameters[0].name if skip_first and parameters else None
+        hidden_here = self.hidden | ({bound} if bound else set())
+        self._bind = _compile(target, parameters, hidden_here)
+        if hasattr(target, "__wrapped__"):
+            real = inspect.signature(target, follow_wrapped=False)
+            self._bind_real = _compile(target, list(real.parameters.values()), ())
+        self.parameters = [p.name for p in parameters if p.name != bound]
+        if not any(p.kind is _VAR_KEYWORD for p in parameters):
+            self.names = frozenset(self.parameters) - self.hidden
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name a call's arguments, defaults filled in.
+
+        Returns:
+            The arguments by name, in a dict of their own; `Unnamed` where they have no names.
+
+        Raises:
+            TypeError: The arguments do not fit, as the callable itself would say it.
+        """
+        if self._bind is not None:
+            try:
+                return self._bind(*args, **kwargs)
+            except TypeError:
+                # A decorator may show the signature of what it wraps and take more than that.
+                if self._bind_real is None:
+                    raise
+                self._bind_real(*args, **kwargs)
+        visible = {name: value for name, value in kwargs.items() if name not in self.hidden}
+        if not args:
+            return visible
+        return Unnamed({"*args" if "args" in visible else "args": args, **visible})
+
+
+def _compile(
+    target: Callable[..., Any], parameters: list[inspect.Parameter], hidden: Collection[str]
+) -> Callable[..., dict[str, Any]]:
+    """A function with these parameters that returns its visible arguments by name.
+
+    Compiled, as dataclasses compile `__init__`: the interpreter itself then binds and complains,
+    at a tenth of the cost of `Signature.bind` (0.4 instead of 4 microseconds).
+    """
+    defaults: dict[str, Any] = {}
+    shown: list[str] = []
+    header: list[str] = []
+    rest = ""
+    for index, parameter in enumerate(parameters):
+        name, kind = parameter.name, parameter.kind
+        if kind is _KEYWORD_ONLY and not any(part.startswith("*") for part in header):
+            header.append("*")
+        prefix = "*" if kind is _VAR_POSITIONAL else "**" if kind is _VAR_KEYWORD else ""
+        if parameter.default is not parameter.empty:
+            defaults[name] = parameter.default
+            header.append(f"{name}=_actionguard_defaults[{name!r}]")
+        else:
+            header.append(prefix + name)
+        following = parameters[index + 1].kind if index + 1 < len(parameters) else None
+        if kind is _POSITIONAL_ONLY and following is not _POSITIONAL_ONLY:
+            header.append("/")
+        if kind is _VAR_KEYWORD:
+            rest = name
+        elif name not in hidden:
+            shown.append(f"{name!r}: {name}")
+    display = "{" + ", ".join(shown) + "}"
+    result = f"_actionguard_lay_flat({display}, {rest})" if rest else display
+    source = f"def bind({', '.join(header)}): return {result}"
+    if not all(p.name.isidentifier() and not keyword.iskeyword(p.name) for p in parameters):
+        raise ValueError(f"parameter names that Python cannot bind: {parameters}")
+    # The source holds nothing but checked parameter names; the defaults are passed as objects.
+    scope: dict[str, Any] = {
+        "_actionguard_defaults": defaults,
+        "_actionguard_lay_flat": partial(_lay_flat, hidden),
+    }
+    exec(source, scope)  # noqa: S102
+    bind: Callable[..., dict[str, Any]] = scope["bind"]
+    bind.__qualname__ = getattr(target, "__qualname__", None) or type(target).__qualname__
+    return bind
+
+
+def _lay_flat(
+    hidden: Collection[str], named: dict[str, Any], rest: dict[str, Any]
+) -> dict[str, Any]:
+    """Add `**kwargs`; a keyword that collides with a positional-only name keeps both visible."""
+    for name, value in rest.items():
+        if name not in hidden:
+            named[f"**{name}" if name in named else name] = value
+    return named

@@ -1,0 +1,375 @@
+"""Which calls need a person: ApprovalPolicy, and what any policy has to offer."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from typing import Any, Protocol, TypedDict
+
+from actionguard._render import fields_of
+
+_ABSENT = object()
+_SEQUENCES: tuple[type[Any], ...] = (list, tuple, set, frozenset, deque)
+
+
+class Policy(Protocol):
+    """Anything that says whether a call needs a person."""
+
+    def needs_approval(self, args: dict[str, Any], /) -> bool:
+        """Whether a person must release a call with these arguments."""
+
+
+class AmountOver(TypedDict):
+    """The rule on a number: calls whose argument `arg` is greater than `threshold` are held."""
+
+    arg: str
+    threshold: float | Decimal | Fraction
+
+
+class ApprovalPolicy:
+    """Holds a call for a person if any of its rules says so; with no rule at all, every call.
+
+    Args:
+        require_if: Called with a copy of the arguments by name; any truthy answer holds the call.
+            It is the last rule to be asked, and only when no other holds.
+        require_always: True holds every call. False, with no other rule, releases every call;
+            with other rules they decide.
+        amount_over: `{"arg": name, "threshold": number}` holds a call whose argument is greater,
+            compared exactly: int, float, Decimal, Fraction, numpy scalars, and strings that
+            Python reads as a number. What is there but is no number (None, "4,000", NaN) is held.
+            An absent argument and a bool are no amounts and are passed over.
+        match_args: Regular expressions by argument name. A call is held if `re.search` finds one in
+            the text of its argument, or of anything inside it: elements, keys and values of
+            containers, fields of dataclasses and pydantic models, an Enum's name and value.
+            bytes count as UTF-8 text. What cannot be read as text is held. None is passed over.
+
+    Raises:
+        TypeError: A rule is of the wrong type, or `require_if` is async.
+        ValueError: A rule has the right type, but no policy can be made of it.
+    """
+
+    # What a subclass has that never calls __init__: the policy without rules.
+    _held = True
+    _require_if: Callable[[dict[str, Any]], object] | None = None
+    _require_always: bool | None = None
+    _amount: _Amount | None = None
+    _patterns: tuple[tuple[str, re.Pattern[str]], ...] = ()
+
+    def __init__(
+        self,
+        require_if: Callable[[dict[str, Any]], object] | None = None,
+        require_always: bool | None = None,
+        amount_over: AmountOver | None = None,
+        match_args: Mapping[str, str | re.Pattern[str]] | None = None,
+    ) -> None:
+        self._require_if = _checked_predicate(require_if)
+        self._require_always = _checked_flag(require_always)
+        self._amount = None if amount_over is None else _Amount(amount_over)
+        self._patterns = () if match_args is None else _compiled(match_args)
+        judges = self._require_if or self._amount or self._patterns
+        self._held = require_always is True or (require_always is None and not judges)
+
+    # Read-only, so that a rule changed on a policy in use fails instead of doing nothing.
+
+    @property
+    def require_if(self) -> Callable[[dict[str, Any]], object] | None:
+        """The predicate over the arguments."""
+        return self._require_if
+
+    @property
+    def require_always(self) -> bool | None:
+        """Whether every call is held."""
+        return self._require_always
+
+    @property
+    def amount_over(self) -> AmountOver | None:
+        """A copy of the rule on a number."""
+        if self._amount is None:
+            return None
+        return {"arg": self._amount.arg, "threshold": self._amount.threshold}
+
+    @property
+    def match_args(self) -> dict[str, re.Pattern[str]]:
+        """A copy of the patterns, compiled."""
+        return dict(self._patterns)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The arguments that `amount_over` and `match_args` look at."""
+        amount = () if self._amount is None else (self._amount.arg,)
+        return frozenset(amount).union(name for name, _ in self._patterns)
+
+    def needs_approval(self, args: dict[str, Any]) -> bool:
+        """Whether a person must release a call with these arguments.
+
+        Raises:
+            Exception: What `require_if` raises; a guarded call is then blocked.
+        """
+        if self._held:
+            return True
+        amount = self._amount
+        if amount is not None:
+            value = args.get(amount.arg, _ABSENT)
+            cls = type(value)
+            # These two inline, as most amounts are one of them: 0.1 us instead of 0.6.
+            if cls is float or cls is int:
+                if not value <= amount.limit:  # NaN is not, and is held
+                    return True
+            elif value is not _ABSENT and amount.exceeded(value):
+                return True
+        for name, pattern in self._patterns:
+            value = args.get(name)
+            if value is not None and _finds(pattern, value):
+                return True
+        if self._require_if is None:
+            return False
+        # Last, and on a copy: what it changes must not reach another rule.
+        answer = self._require_if({**args})
+        return answer if type(answer) is bool else _truth(answer)
+
+    def __repr__(self) -> str:
+        rules = {
+            "require_if": self.require_if,
+            "require_always": self.require_always,
+            "amount_over": self.amount_over,
+            "match_args": {name: _written(pattern) for name, pattern in self._patterns} or None,
+        }
+        shown = ", ".join(f"{name}={rule!r}" for name, rule in rules.items() if rule is not None)
+        return f"{type(self).__name__}({shown})"
+
+
+# --- require_if and require_always -----------------------------------------------------------
+
+
+def _checked_flag(flag: object) -> bool | None:
+    if flag is None or isinstance(flag, bool):
+        return flag
+    raise TypeError(f"require_always must be True, False or None, not {flag!r}")
+
+
+def _checked_predicate(predicate: Any) -> Any:
+    if predicate is None:
+        return None
+    if not callable(predicate):
+        raise TypeError(
+            f"require_if must be a callable that takes the arguments, not {predicate!r}"
+        )
+    function = predicate
+    while isinstance(function, functools.partial):
+        function = function.func
+    for code in (function, type(function).__call__):
+        # Called, these return an object that is truthy, whatever it would have said.
+        if (
+            inspect.iscoroutinefunction(code)
+            or inspect.isgeneratorfunction(code)
+            or inspect.isasyncgenfunction(code)
+        ):
+            raise TypeError(
+                "require_if must be a plain function, neither async nor a generator: a policy "
+                f"answers at once. Got {predicate!r}"
+            )
+    try:
+        signature = inspect.signature(predicate)
+    except (TypeError, ValueError):  # some builtins have none
+        return predicate
+    try:
+        signature.bind({})
+    except TypeError as error:
+        raise TypeError(
+            f"require_if must take one argument, the call's arguments by name: {predicate!r} "
+            f"has the signature {signature}"
+        ) from error
+    return predicate
+
+
+def _truth(answer: object) -> bool:
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()  # else Python warns that it was never awaited
+        raise TypeError(f"require_if must answer at once, not with an awaitable: {answer!r}")
+    return bool(answer)
+
+
+# --- amount_over -----------------------------------------------------------------------------
+
+#: A threshold beyond this many digits is refused: as a fraction it would fill the memory.
+_MOST_DIGITS = 10_000
+
+
+class _Amount:
+    """`amount_over`, checked, with its threshold in exact form."""
+
+    def __init__(self, rule: Mapping[str, Any]) -> None:
+        if not isinstance(rule, Mapping):
+            raise TypeError(
+                f"amount_over must be a dict with the keys 'arg' and 'threshold', not {rule!r}"
+            )
+        if set(rule) != {"arg", "threshold"}:
+            raise ValueError(
+                f"amount_over must have exactly the keys 'arg' and 'threshold', not {dict(rule)!r}"
+            )
+        self.arg: str = rule["arg"]
+        self.threshold = rule["threshold"]
+        if not isinstance(self.arg, str):
+            raise TypeError(f"amount_over's arg must be an argument's name, not {self.arg!r}")
+        self._exact = _exact_threshold(self.threshold)
+        # A plain number compares exactly with int and float as it is, and fastest.
+        self.limit = self.threshold if type(self.threshold) in (int, float) else self._exact
+
+    def exceeded(self, value: object) -> bool:
+        """Whether the value is an amount above the threshold, or no number at all."""
+        if _is_bool(value):
+            return False
+        try:
+            # "Not at most" rather than "greater": a NaN is neither, and is held.
+            return not _number(value) <= self._exact
+        except Exception:  # no number, and its methods are anybody's code: held
+            return True
+
+
+def _exact_threshold(threshold: object) -> int | Fraction:
+    wish = "amount_over's threshold must be a finite number"
+    # "100" is refused, although an argument "100" is read: a setting that was never converted is
+    # a mistake worth hearing of.
+    if isinstance(threshold, str) or _is_bool(threshold):
+        raise TypeError(f"{wish}, not {threshold!r}")
+    try:
+        number = _number(threshold)
+    except (ValueError, OverflowError) as error:  # numpy's NaN and infinity
+        raise ValueError(f"{wish}, not {threshold!r}") from error
+    except Exception as error:
+        raise TypeError(f"{wish}, not {threshold!r}") from error
+    if isinstance(number, Decimal) and not number.is_finite():
+        raise ValueError(f"{wish}, not {threshold!r}")
+    if isinstance(number, Decimal) and abs(number.adjusted()) > _MOST_DIGITS:
+        raise ValueError(f"{wish} of at most {_MOST_DIGITS:,} digits, not {threshold!r}")
+    exact = Fraction(number)
+    return exact.numerator if exact.denominator == 1 else exact
+
+
+def _is_bool(value: object) -> bool:
+    cls = type(value)
+    return cls is bool or (cls.__module__ == "numpy" and cls.__name__ in ("bool", "bool_"))
+
+
+def _number(value: Any) -> int | Fraction | Decimal:
+    """The value as an exact number, read past what a subclass makes of itself.
+
+    Raises:
+        Exception: It is no number.
+    """
+    if isinstance(value, (str, Decimal)):
+        # Decimal reads all that float() and int() read, without rounding, and "1e999999999" too.
+        return Decimal(value)
+    if isinstance(value, float):
+        return Decimal.from_float(value)  # noqa: FURB164 - Decimal(value) obeys a program's trap
+    if isinstance(value, Enum) and not isinstance(value, int):
+        return _number(value.value)
+    if hasattr(value, "__index__"):
+        return int.__pos__(operator.index(value))
+    numerator, denominator = value.as_integer_ratio()
+    return Fraction(int(numerator), int(denominator))
+
+
+# --- match_args ------------------------------------------------------------------------------
+
+
+def _compiled(
+    rules: Mapping[str, str | re.Pattern[str]],
+) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    if not isinstance(rules, Mapping):
+        raise TypeError(
+            f"match_args must be a dict from argument names to regular expressions, not {rules!r}"
+        )
+    for name in rules:
+        if not isinstance(name, str):
+            raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
+    return tuple((name, _compiled_pattern(name, rule)) for name, rule in rules.items())
+
+
+def _compiled_pattern(name: str, rule: object) -> re.Pattern[str]:
+    if isinstance(rule, re.Pattern) and isinstance(rule.pattern, str):
+        return rule
+    if not isinstance(rule, str):
+        raise TypeError(
+            f"match_args[{name!r}] must be a regular expression, as a str or compiled from one, "
+            f"not {rule!r}"
+        )
+    try:
+        return re.compile(rule)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"match_args[{name!r}] must be a regular expression, not {rule!r}: {error}"
+        ) from error
+
+
+def _written(pattern: re.Pattern[str]) -> str | re.Pattern[str]:
+    return pattern.pattern if pattern.flags == re.UNICODE else pattern
+
+
+def _finds(pattern: re.Pattern[str], value: object) -> bool:
+    """Whether the pattern finds something in the value or inside it, or cannot be tried."""
+    if type(value) is str:
+        return pattern.search(value) is not None
+    try:
+        return any(pattern.search(text) for text in _texts(value))
+    except Exception:  # a value's str() is anybody's code; unreadable is held
+        return True
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The value's text, and that of everything inside it, however deep it goes."""
+    todo = [value]
+    seen: dict[int, object] = {}  # holds what it names, so that no id is ever used twice
+    while todo:
+        item = todo.pop()
+        if item is None or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        inside = _inside(item)
+        if inside is None or isinstance(item, Enum):
+            yield _text(item)
+        elif item is value:
+            try:
+                text = _text(item)
+            except Exception:  # too deep for str(); its parts follow one by one
+                pass
+            else:
+                yield text
+        todo += inside or ()
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """What a container holds, None for anything else. Iterators are nobody's to consume."""
+    if isinstance(value, Enum):
+        return [value.name, value.value]
+    if isinstance(value, dict):
+        return [*dict.keys(value), *dict.values(value)]
+    for base in _SEQUENCES:
+        if isinstance(value, base):
+            return list(base.__iter__(value))
+    fields = fields_of(value)
+    if fields is not None:
+        return list(fields.values())
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return [value.tolist()]  # its str() leaves out the middle of a long array
+    if hasattr(value, "get_secret_value"):  # pydantic's SecretStr shows only stars
+        return [value.get_secret_value()]
+    return None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    return str(value)
