@@ -1,0 +1,241 @@
+"""The request as a person reads it at a terminal: nothing forged, and nothing cut unsaid."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from actionguard._render import cut, escape, show
+from actionguard.core import Action, Decision
+
+QUESTION = "Approve this action? [y/N] "
+
+#: The rules are as wide as this, or as the window.
+_RULE = 62
+#: How many lines a request takes at most where it can be scrolled.
+_MOST_LINES = 120
+#: An argument that is cut keeps this many cells at least: a head, what is left out, a tail.
+_LEAST_CELLS = 24
+_NAME_LIMIT = 60
+#: The arguments get this many lines at least, if need be in place of the description.
+_FEW_LINES = 4
+
+
+class Glyphs(NamedTuple):
+    """The characters of the banner itself."""
+
+    rule: str
+    stop: str
+    dash: str
+    line: str  # stands before each line of a text of several lines
+    wrap: str  # stands before the rest of a line that is too long
+    gap: str
+    yes: str
+    no: str
+
+
+UNICODE = Glyphs("─", "🛑", "—", "│", "┆", "…", "✅", "⛔")
+ASCII = Glyphs("-", "!!", "-", "|", ":", "...", "->", "->")
+
+
+class Banner:
+    """Lays requests out for one window.
+
+    Args:
+        columns: Width of the window; taken for 20 if it is less.
+        rows: Height of the window; None where there is none.
+        encoding: Characters that it cannot say are shown as escapes.
+        dumb: Whether the terminal is known to draw no more than ASCII.
+    """
+
+    def __init__(self, columns: int, rows: int | None, encoding: str, *, dumb: bool) -> None:
+        self._width = max(columns, 20) - 1  # terminals differ in what the last column does
+        self._rows = rows
+        self._encoding = encoding
+        drawn = "".join(UNICODE)
+        self.glyphs = ASCII if dumb or self._sayable(drawn) != drawn else UNICODE
+
+    def text(self, action: Action, waiting: int) -> str:
+        """The request, up to the question.
+
+        What is longer than the window is shown twice: in full, to scroll back to, and then cut
+        so that the tool's name, each argument and the question are on the screen together.
+        """
+        arguments = [
+            (self._label(name), value, show(value))
+            for name, value in list(action.args.items())[:_MOST_LINES]
+        ]
+        lines = self._lines(action, arguments, waiting, _MOST_LINES)
+        if self._rows:
+            room = self._rows - len(self._wrap(QUESTION + "yes", "", "")) - 1  # the outcome's line
+            if len(lines) > room:
+                lines += ["", *self._lines(action, arguments, waiting, room, " (in short)")]
+        return "\n" + "".join(line + "\n" for line in lines)
+
+    def outcome(self, decision: Decision) -> str:
+        """What became of the request, for the line after the answer."""
+        if decision.approved is True:
+            return f" {self.glyphs.yes} approved"
+        if not decision.unanswered:
+            return f" {self.glyphs.no} denied"
+        lines = self._wrap(f"{self.glyphs.no} not approved: {decision.comment}", " ", "    ")
+        return "\n" + "\n".join(lines)
+
+    def _lines(
+        self,
+        action: Action,
+        arguments: list[tuple[str, object, str]],
+        waiting: int,
+        room: int,
+        note: str = "",
+    ) -> list[str]:
+        glyphs = self.glyphs
+        rule = glyphs.rule * min(_RULE, self._width)
+        title = f"{glyphs.stop} actionguard {glyphs.dash} approval required{note}"
+        tool = self._fit(escape(action.tool_name), " Tool:   ", 2)
+        top = [rule, *self._wrap(title, " ", "    "), rule, *tool]
+        end = [rule]
+        if waiting:
+            requests = "request waits" if waiting == 1 else "requests wait"
+            end += self._wrap(f"{waiting:,} more {requests} behind this one.", " ", " ")
+        room -= len(top) + len(end) + 1
+        about = self._about(action)
+        if room - len(about) >= _FEW_LINES:
+            top += about
+            room -= len(about)
+        lines = self._arguments(arguments, len(action.args), max(room, _FEW_LINES))
+        return [*top, " Args:", *lines, *end]
+
+    def _about(self, action: Action) -> list[str]:
+        paragraph = re.split(r"\n\s*\n", (action.tool_description or "").strip(), maxsplit=1)[0]
+        text = escape(" ".join(paragraph.split()))
+        return self._fit(text, " About:  ", 3) if text else []
+
+    def _label(self, name: str) -> str:
+        # Quoted, unless it is a plain name: it must not read like `amount = 5`.
+        plain = isinstance(name, str) and name.isascii() and name.isidentifier()
+        return cut(name if plain else show(name), _NAME_LIMIT)
+
+    def _arguments(
+        self, arguments: list[tuple[str, object, str]], count: int, room: int
+    ) -> list[str]:
+        needs = [len(self._argument(*argument, room)) for argument in arguments[:room]]
+        least = -(-_LEAST_CELLS // (self._width - 8))
+        while len(needs) > 1:
+            unsaid = len(needs) < count
+            if sum(min(need, least) for need in needs) <= room - unsaid:
+                break
+            needs.pop()
+        left = count - len(needs)
+        lines = []
+        for argument, share in zip(arguments, _shares(needs, room - bool(left)), strict=False):
+            lines += self._argument(*argument, share)
+        if left:
+            more = "arguments" if left > 1 else "argument"
+            lines += self._wrap(f"{self.glyphs.gap} {left:,} more {more}", "    ", "    ")
+        return lines or ["    (none)"]
+
+    def _argument(self, label: str, value: object, shown: str, room: int) -> list[str]:
+        if type(value) is str and "\n" in value.strip("\n") and room >= 5:
+            return self._text(label, value, room)
+        return self._fit(f"{label} = {shown}", "    ", room)
+
+    def _text(self, label: str, text: str, room: int) -> list[str]:
+        """A text of several lines as such. Its backslashes are doubled, as in a repr."""
+        title = self._fit(f"{label} =", "    ", 2)
+        room -= len(title)
+        newline, wrapped = f"      {self.glyphs.line} ", f"      {self.glyphs.wrap} "
+        rows = text.split("\n")
+        skipped = rows[room:-room]  # not worth laying out: they are left out anyway
+        lines = []
+        for row in rows[:room] + rows[room:][-room:]:
+            plain = self._sayable(escape(row.replace("\\", "\\\\")))
+            lines += self._wrap(self._squeeze(plain, room * self._width), newline, wrapped)
+        if len(lines) > room:
+            head, tail = room // 2, len(lines) - (room - 1) // 2
+            # The mark of a line stands for the newline before it.
+            characters = sum(len(row) + 1 for row in skipped) + sum(
+                len(line) - len(newline) + line.startswith(newline) for line in lines[head:tail]
+            )
+            lines[head:tail] = ["      " + self._left_out(characters, self._width).strip()]
+        return title + lines
+
+    def _fit(self, text: str, first: str, room: int) -> list[str]:
+        """The text in at most so many lines; cut in its middle if it is too long for them."""
+        rest = f"      {self.glyphs.wrap} ".rjust(len(first))
+        text = self._sayable(text)
+        cells = self._width - len(first) + (room - 1) * (self._width - len(rest))
+        if len(text) <= cells:
+            lines = self._wrap(text, first, rest)
+            if len(lines) <= room:
+                return lines
+        # A double-width character may leave the last cell of each line empty.
+        text = self._squeeze(text, cells if text.isascii() else cells - room)
+        return self._wrap(text, first, rest, words=False)
+
+    def _squeeze(self, text: str, cells: int) -> str:
+        """Head and tail of the text in so many cells, and how much was left out between them."""
+        if sum(map(_cells, text[: cells + 1])) <= cells:
+            return text
+        room = cells - sum(map(_cells, self._left_out(len(text), cells)))
+        head = _reach(text, 0, room - room // 3)
+        tail = _reach(text[: -room - 1 : -1], 0, room // 3)
+        note = self._left_out(len(text) - head - tail, cells)
+        return f"{text[:head]}{note}{text[len(text) - tail:]}"
+
+    def _left_out(self, characters: int, cells: int) -> str:
+        gap = self.glyphs.gap
+        if cells < 2 * _LEAST_CELLS:
+            return f" {gap}+{characters:,}{gap} "
+        return f" {gap} {characters:,} characters left out {gap} "
+
+    def _wrap(self, text: str, first: str, rest: str, *, words: bool = True) -> list[str]:
+        """The text in lines of the window's width, so that the terminal itself never wraps one."""
+        text, lines, start = self._sayable(text), [first], 0
+        while start < len(text):
+            if start:
+                lines.append(rest)
+            end = _reach(text, start, self._width - len(lines[-1]))
+            if words and end < len(text):
+                end = text.rfind(" ", (start + end) // 2, end) + 1 or end
+            lines[-1] += text[start:end]
+            start = end
+        return lines
+
+    def _sayable(self, text: str) -> str:
+        try:
+            return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        except LookupError:
+            return ascii(text)[1:-1]
+
+
+def _reach(text: str, start: int, cells: int) -> int:
+    """How far one gets in the text with so many cells; always one character at least."""
+    part = text[start : start + cells]  # no character takes less than a cell
+    if part.isascii():
+        return start + max(len(part), 1)
+    end = start
+    for char in part:
+        cells -= _cells(char)
+        if cells < 0:
+            break
+        end += 1
+    return max(end, start + 1)
+
+
+def _cells(char: str) -> int:
+    """How many cells a terminal may use for a character: rather one too many than one too few."""
+    if char.isascii():
+        return 1
+    width = unicodedata.east_asian_width(char)
+    return 2 if width in "WF" or (width == "A" and not char.isalpha()) else 1
+
+
+def _shares(needs: list[int], room: int) -> list[int]:
+    """Lines for each: the short ones get all they need, the long ones equal parts of the rest."""
+    shares = [0] * len(needs)
+    for done, index in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
+        shares[index] = min(needs[index], room // (len(needs) - done))
+        room -= shares[index]
+    return shares

@@ -1,0 +1,124 @@
+"""An action as a message that Slack takes, in which nothing that an agent wrote comes alive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from actionguard._render import cut, escape, show
+from actionguard.core import Action
+
+# Characters. The first two are documented: https://docs.slack.dev/reference/methods/chat.postMessage
+# and https://docs.slack.dev/reference/block-kit/blocks/section-block. All blocks together have a
+# limit too, without a documented number; messages were refused from about 11,000 on:
+# https://github.com/slackapi/bolt-js/issues/2867
+_TEXT_LIMIT = 40_000
+_SECTION_LIMIT = 3_000
+_BLOCKS_LIMIT = 9_000
+_TOOL_LIMIT = 500
+_ABOUT_LIMIT = 1_000
+_LEAST = 100  # for each argument; those for which it is not left are only counted
+
+
+def message(action: Action, until: str) -> dict[str, Any]:
+    """The payload of a webhook: `blocks` are what people see, `text` is for everything else.
+
+    Agent-made text is literal by the rules of
+    https://docs.slack.dev/messaging/formatting-message-text: `&`, `<` and `>` as entities, so that
+    there are no mentions and links by markup; blocks of plain_text, which parse nothing; and for
+    `text` no `mrkdwn`, no `parse`, and no `link_names`.
+    """
+    title = "Approval required"
+    room = _TEXT_LIMIT - len(title) - 1
+    return {
+        "text": "\n".join([title, *_lines(action, until, room, room, _inert)]),
+        "mrkdwn": False,
+        "parse": "none",
+        "unfurl_links": False,
+        "unfurl_media": False,
+        "blocks": [
+            {"type": "header", "text": _plain_text(title)},
+            *(
+                {"type": "section", "text": _plain_text(text)}
+                for text in _sections(
+                    _lines(action, until, _BLOCKS_LIMIT, _SECTION_LIMIT, _entities)
+                )
+            ),
+        ],
+    }
+
+
+def _plain_text(text: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _sections(lines: list[str]) -> list[str]:
+    sections = [lines[0]]
+    for line in lines[1:]:
+        if len(sections[-1]) + 1 + len(line) > _SECTION_LIMIT:
+            sections.append(line)
+        else:
+            sections[-1] += f"\n{line}"
+    return sections
+
+
+def _lines(
+    action: Action, until: str, room: int, longest: int, literal: Callable[[str], str]
+) -> list[str]:
+    """The request, `room` characters at most and `longest` a line, stating what was cut."""
+
+    def fit(text: str, limit: int) -> str:
+        keep = min(limit, len(text))
+        while len(fitted := literal(cut(text, keep))) > limit:
+            keep = keep * limit // len(fitted)
+        return fitted
+
+    head = [fit(f"Tool: {escape(action.tool_name)}", _TOOL_LIMIT)]
+    about = " ".join((action.tool_description or "").split())
+    if about:
+        head.append(fit(f"About: {escape(about)}", _ABOUT_LIMIT))
+    head.append("Args:" if action.args else "Args: none")
+    foot = [f"Id: {escape(action.id)}", f"Unanswered {until}"]
+    room -= sum(len(line) + 1 for line in head + foot) + _LEAST
+
+    args = [_argument(*item) for item in islice(action.args.items(), room // _LEAST)]
+    lines = [fit(arg, longest) for arg in args]
+    share = _share([len(line) + 1 for line in lines], room) - 1
+    lines = [
+        line if len(line) <= share else fit(arg, share)
+        for line, arg in zip(lines, args, strict=True)
+    ]
+    if more := len(action.args) - len(args):
+        lines.append(f"... and {more:,} more arguments")
+    return [*head, *lines, *foot]
+
+
+def _argument(name: str, value: object) -> str:
+    return f"  {name if name.isidentifier() else show(name)} = {show(value)}"
+
+
+def _share(sizes: list[int], room: int) -> int:
+    """The most that each may take, so that the short ones stay whole and all fit together."""
+    for done, size in enumerate(sorted(sizes)):
+        even = room // (len(sizes) - done)
+        if size > even:
+            return even
+        room -= size
+    return max(sizes, default=0)
+
+
+def _entities(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# Emoji have no switch in `text`, and not every client knows the others: a zero-width space breaks
+# URLs, :emoji:, @mentions and e-mail addresses, and names of hosts.
+_LIVE = re.compile(
+    r"(?<=:)(?=//)|(?<=:)(?=[^\s:]+:)|(?<=@)(?=\w)|(?<=\bwww)(?=\.)|(?<=\w\.)(?=[^\W\d_]{2})"
+)
+
+
+def _inert(text: str) -> str:
+    return _entities(_LIVE.sub("\u200b", text))
