@@ -1,0 +1,489 @@
+"""AuditLog: one call, one line, whatever happens to the call, the disk or the process."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import itertools
+import json
+import os
+import stat
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+from weakref import WeakValueDictionary
+
+from actionguard import _journal
+from actionguard._journal import Journal
+from actionguard._render import json_text
+from actionguard.core import Action, Decision
+
+_ENDED_WAITING = "the process ended while the call waited for a person; it was not executed"
+_ENDED_RUNNING = "the process ended while the call ran; whether it took effect is unknown"
+
+
+@final
+class AuditLog:
+    """A file that gets one line of JSON for every guarded call.
+
+    Threads, processes and several AuditLogs may write to one file. Nothing is made on the disk
+    before the first call, save the lines that a dead process left unwritten in this log.
+
+    Args:
+        path: The file. A relative path is meant from the directory that is current now; missing
+            folders are made.
+        enabled: Whether to write anything.
+        fsync: Whether each call waits until its crash note and its line would survive a power
+            cut. Without, they survive the end of the process, however that comes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "actionguard_audit.jsonl",
+        *,
+        enabled: bool = True,
+        fsync: bool = False,
+    ) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.enabled = enabled
+        self.fsync = fsync
+        self._writer = _writer_of(str(self.path), recover=enabled)
+
+    def __repr__(self) -> str:
+        return f"AuditLog({str(self.path)!r}, enabled={self.enabled}, fsync={self.fsync})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = partial(AuditLog, enabled=self.enabled, fsync=self.fsync)
+        return made, (str(self.path),)  # copies and unpickled logs share the writer
+
+    def check(self) -> None:
+        """Raise if the log could not be written; makes nothing.
+
+        Raises:
+            OSError: Says what stands in the way.
+        """
+        if self.enabled:
+            _check(str(self.path))
+
+    def record(
+        self,
+        *,
+        action: Action,
+        needed_approval: bool,
+        decision: Decision | None,
+        executed: bool,
+        result: object = None,
+        error: object = None,
+    ) -> dict[str, Any]:
+        """Write the line of a call that is over, and return what it says.
+
+        Raises:
+            OSError: The line could not be written.
+        """
+        entry = Entry(self._writer, _head(action.tool_name, action.args), self.fsync)
+        entry.say(needed_approval, decision, executed, result, error)
+        if self.enabled:
+            self._writer.write(entry)
+        record: dict[str, Any] = json.loads(entry.line)
+        return record
+
+    def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The lines as records, oldest first; see `read_log`."""
+        return read_log(self.path, torn=torn)
+
+    def in_flight(self) -> list[dict[str, Any]]:
+        """The calls that wait for a person or run right now, in whichever living process.
+
+        Each is a record as far as it is known, with a `state`: "waiting" or "running".
+        """
+        return _journal.in_flight(str(self.path))
+
+    def entry(self, tool: str, args: Mapping[str, Any]) -> Entry:
+        """Begin the record of a call with its arguments as they are now; writes nothing yet."""
+        return Entry(self._writer, _head(tool, args), self.fsync) if self.enabled else _NO_ENTRY
+
+
+def read_log(
+    path: str | os.PathLike[str], *, torn: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of a log, oldest first; none if it does not exist yet.
+
+    Args:
+        path: The log's file.
+        torn: Gets the text of every line that is no record, since a crash or a full disk tore it;
+            without it, each is warned of.
+    """
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            record = _parsed(line)
+            if record is not None:
+                yield record
+            elif torn is not None:
+                torn.append(line.decode("utf-8", "backslashreplace"))
+            else:
+                _alarm(f"line {number} of {os.fspath(path)} is torn, and no record")
+
+
+class Entry:
+    """One call on its way to its line."""
+
+    __slots__ = ("_head", "_writer", "fsync", "journal", "line", "number", "place")
+
+    def __init__(self, writer: _Writer, head: str, fsync: bool) -> None:
+        self._writer = writer
+        self._head = head
+        self.fsync = fsync
+        self.journal = writer.journal
+        self.number = next(_numbers)
+        #: What is to be written, once the call is over.
+        self.line = b""
+        #: The inode and offset where it was last tried.
+        self.place: tuple[int, int] | None = None
+
+    def note(
+        self, *, running: bool, needed_approval: bool, decision: Decision | None = None
+    ) -> None:
+        """Note, lest the process be killed, that the call waits for a person, or runs from now on.
+
+        Raises:
+            OSError: Neither this nor a line can be written; the call must not run.
+        """
+        fields = f"{self._head}, {_answer(needed_approval, decision)}{_metadata(decision)}"
+        with self._writer.lock:
+            self._writer.get_ready(self)
+            self.journal.add(self.number, fields, running=running, sync=self.fsync)
+
+    def close(
+        self,
+        *,
+        needed_approval: bool,
+        decision: Decision | None,
+        executed: bool,
+        result: object = None,
+        error: str | None = None,
+    ) -> None:
+        """Write the line and strike the note.
+
+        Raises nothing, since what the body did stands: a line that cannot be written is kept, and
+        no other call of this log runs before it is.
+        """
+        try:
+            self.say(needed_approval, decision, executed, result, error)
+            self._writer.finish(self)
+        except Exception as fault:
+            _alarm(f"a call's line is not in {self._writer.path} yet, so no other runs: {fault!r}")
+
+    def drop(self) -> None:
+        """Strike the note and write no line: the call is paused, and will come again."""
+        try:
+            with self._writer.lock:
+                self.journal.strike(self.number)
+        except OSError as fault:
+            _alarm(f"a paused call is still noted beside {self._writer.path}: {fault!r}")
+
+    def say(
+        self,
+        needed_approval: bool,
+        decision: Decision | None,
+        executed: bool,
+        result: object,
+        error: object,
+    ) -> None:
+        """Put the line into words."""
+        self.line = (
+            f"{{{self._head}, {_answer(needed_approval, decision)}, "
+            f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
+            f'"error": {json_text(error)}{_metadata(decision)}}}\n'
+        ).encode()
+
+
+class _NoEntry(Entry):
+    """The entry of a call that is not logged."""
+
+    def __init__(self) -> None: ...
+
+    def note(self, **_: object) -> None: ...
+
+    def close(self, **_: object) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class _LeftOver(Entry):
+    """A call whose process died before it wrote the line."""
+
+    def __init__(self, journal: Journal, number: int, note: dict[str, Any]) -> None:
+        self.journal = journal
+        self.number = number
+        self.fsync = False  # the log is synced as a whole, before the notes go
+        self.place = note["line_at"] and tuple(note["line_at"])
+        running = note["state"] == "running"
+        self.line = (
+            json.dumps(
+                {key: note[key] for key in list(note)[:7]}
+                | {
+                    "executed": None if running else False,
+                    "result": None,
+                    "error": _ENDED_RUNNING if running else _ENDED_WAITING,
+                }
+                | {key: note[key] for key in note if key == "decision_metadata"}
+            ).encode()
+            + b"\n"
+        )
+
+
+class _Writer:
+    """The one that writes a file in this process, for whichever AuditLogs are on it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+        self._start()
+
+    def _start(self) -> None:
+        # Reentrant: a signal's handler may make a guarded call in the midst of this one.
+        self.lock = threading.RLock()
+        self.journal = Journal(self.path)
+        self._owed: deque[Entry] = deque()
+        self._close()
+
+    def forget(self) -> None:
+        """Begin anew in the child of a fork: what is open, in flight or owed is the parent's."""
+        self.journal.release()
+        self._start()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        self._identity = 0, 0  # device and inode of the open file
+        self._size = -1  # as this writer left it
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = _close
+
+    def get_ready(self, entry: Entry) -> None:
+        """Raise if the entry's line could not be written, as far as can be told beforehand."""
+        if entry.journal is not self.journal:
+            raise OSError("the call was begun in the parent process, before a fork")
+        if self._owed:
+            self.settle()
+        if self._found() is None:
+            self._open(entry.fsync)
+            self.recover()
+
+    def write(self, entry: Entry) -> None:
+        """Write the entry's line now, or raise and forget it."""
+        with self.lock:
+            self.get_ready(entry)
+            self._append(entry)
+
+    def finish(self, entry: Entry) -> None:
+        """Write the entry's line now, or raise and do it before anything else is written."""
+        with self.lock:
+            if entry.journal is self.journal:
+                self._owed.append(entry)
+                self.settle()
+
+    def settle(self) -> None:
+        """Write what is owed, oldest first."""
+        with self.lock:
+            while self._owed:
+                entry = self._owed.popleft()
+                try:
+                    self._append(entry)
+                    entry.journal.strike(entry.number)
+                except BaseException:
+                    self._owed.appendleft(entry)
+                    atexit.unregister(self.settle)
+                    atexit.register(self.settle)  # the last chance
+                    raise
+
+    def recover(self) -> None:
+        """Write the lines that dead processes left unwritten."""
+        with self.lock:
+            for path in _journal.note_files(self.path):
+                journal = Journal.adopt(path)
+                if journal is None:
+                    continue
+                try:
+                    for number, note in journal.calls().items():
+                        self._append(_LeftOver(journal, number, note))
+                    if self._fd >= 0:
+                        os.fsync(self._fd)
+                    journal.remove()
+                except Exception as fault:
+                    _alarm(f"{self.path} still lacks the calls noted in {path}: {fault!r}")
+                finally:
+                    journal.release()
+
+    def _append(self, entry: Entry) -> None:
+        if entry.place and self._holds(entry.line, *entry.place):
+            return  # an earlier attempt got so far, before it failed or was killed
+        line = entry.line
+        try:
+            size = self._lock_file(entry.fsync)
+            if size not in (0, self._size) and not self._ends_well():
+                line = b"\n" + line  # what a crash or a full disk tore ends here
+            entry.place = self._identity[1], size + len(line) - len(entry.line)
+            entry.journal.place(entry.number, *entry.place, sync=entry.fsync)
+            self._size = -1
+            try:
+                _write_all(self._fd, line)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(self._fd, size)
+                raise
+            self._size = size + len(line)
+        finally:
+            if self._fd >= 0:
+                _journal.unlock(self._fd)
+        if entry.fsync:
+            os.fsync(self._fd)
+
+    def _lock_file(self, sync: bool) -> int:
+        """Lock the file that stands at the path, and say how long it is."""
+        while True:
+            if self._fd < 0:
+                self._open(sync)
+            _journal.lock(self._fd)
+            found = self._found()
+            if found is not None:
+                return found.st_size
+            self._close()  # it was renamed or removed
+
+    def _found(self) -> os.stat_result | None:
+        """The state of the open file, if it still is what stands at the path."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
+
+    def _open(self, sync: bool) -> None:
+        self._close()
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self._fd = _opened(self.path, os.O_CREAT)
+        found = os.fstat(self._fd)
+        self._identity = found.st_dev, found.st_ino
+        if sync:
+            _journal.sync_folder(self.path)
+
+    def _ends_well(self) -> bool:
+        os.lseek(self._fd, -1, os.SEEK_END)
+        return os.read(self._fd, 1) == b"\n"
+
+    def _holds(self, line: bytes, inode: int, offset: int) -> bool:
+        """Whether the call's line stands in the file with that inode, wherever it is by now."""
+        with suppress(OSError), os.scandir(os.path.dirname(self.path)) as beside:
+            for path in [found.path for found in beside if found.inode() == inode]:
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    return _call_in(file.readline()) == _call_in(line)
+        return False
+
+
+_NO_ENTRY = _NoEntry()
+_numbers = itertools.count(1)
+
+_writers: WeakValueDictionary[str, _Writer] = WeakValueDictionary()
+_writers_lock = threading.Lock()
+
+
+def _writer_of(path: str, recover: bool) -> _Writer:
+    with _writers_lock:
+        writer = _writers.get(path)
+        if writer is not None:
+            return writer
+        writer = _writers[path] = _Writer(path)
+    if recover:
+        writer.recover()
+    return writer
+
+
+def _after_fork() -> None:
+    global _writers_lock
+    _writers_lock = threading.Lock()
+    for writer in list(_writers.values()):
+        writer.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.close(_opened(path, 0))
+    folder = os.path.dirname(path)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "an audit log cannot be made below", folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "an audit log cannot be made in", folder)
+
+
+def _opened(path: str, flags: int) -> int:
+    fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)
+    return fd
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _head(tool: str, args: Mapping[str, Any]) -> str:
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    return f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
+
+
+def _answer(needed_approval: bool, decision: Decision | None) -> str:
+    needed = f'"needed_approval": {json_text(needed_approval)}, "approved": '
+    if decision is None:
+        return f'{needed}null, "decision_source": null, "decision_comment": null'
+    return (
+        f"{needed}{json_text(decision.approved is True)}, "
+        f'"decision_source": {json_text(decision.source)}, '
+        f'"decision_comment": {json_text(decision.comment)}'
+    )
+
+
+def _metadata(decision: Decision | None) -> str:
+    if decision is None or not decision.metadata:
+        return ""
+    return f', "decision_metadata": {json_text(decision.metadata)}'
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _call_in(line: bytes) -> list[Any] | None:
+    """What tells a call from any other."""
+    record = _parsed(line)
+    if record is None:
+        return None
+    return [record.get(key) for key in ("timestamp", "tool", "args")]
+
+
+def _alarm(message: str) -> None:
+    with suppress(Exception):
+        import logging
+
+        logging.getLogger("actionguard").error(message)
+    with suppress(Exception):  # not even where warnings are errors
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
