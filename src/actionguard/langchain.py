@@ -1,0 +1,526 @@
+"""LangChain tools at the gate: a guarded tool is the tool."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import patch_config, var_child_runnable_config
+from langchain_core.tools import BaseTool, StructuredTool, Tool
+from langchain_core.tools import tool as make_tool
+from pydantic import PrivateAttr
+
+from actionguard._gate import Gate, Refuse, Refused
+from actionguard._guard import guard
+from actionguard._settings import Settings, check_policy, settings
+from actionguard._tool_arguments import RUNS_A_FIELD, ToolArguments, bare_class
+from actionguard.channels.base import ApprovalChannel, in_thread
+from actionguard.core import Action, Decision
+from actionguard.policy import ApprovalPolicy, Policy
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from actionguard.audit import AuditLog
+
+    _Base = BaseTool
+else:
+    # A model among the bases would bring its fields before those of the tool's own class.
+    _Base = object
+
+__all__ = ["ApprovalWrappedTool", "guard", "guard_tools"]
+
+AnyTool = TypeVar("AnyTool", bound=BaseTool)
+
+# Under this keyword a run hands its call's id to the gate. No parameter can have that name.
+_CALL_ID = "actionguard:tool_call_id"
+# The fields that hold the body of a tool made from functions.
+_BODIES = ("func", "coroutine")
+_STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+
+
+class ApprovalWrappedTool(_Base):
+    """What every guarded tool is besides an instance of its own class."""
+
+    if TYPE_CHECKING:
+        _guards: tuple[_Guarding, ...]
+    _in_body = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hide the guarded class from a base that registers or checks its subclasses."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Likewise."""
+
+    def _to_args_and_kwargs(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], Any]:
+        # The last step that knows the call's id, between validation and the body.
+        run_args, run_kwargs = super()._to_args_and_kwargs(*args, **kwargs)
+        call_id = kwargs["tool_call_id"] if "tool_call_id" in kwargs else args[1]
+        return run_args, {**run_kwargs, _CALL_ID: call_id}
+
+    def __copy__(self) -> Any:
+        copied = super().__copy__()
+        for name, body in _bare_bodies(self).items():
+            copied.__dict__[name] = _GuardedBody(body, copied, name)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        memo = {} if memo is None else memo
+        copied = super().__deepcopy__(memo)
+        for name, body in _bare_bodies(self).items():
+            copied.__dict__[name] = _GuardedBody(copy.deepcopy(body, memo), copied, name)
+        return copied
+
+    def __reduce__(self) -> Any:
+        # The class is made at run time: what is pickled is the bare tool, and how to guard it.
+        bare = _copy_as(bare_class(self), self)
+        bare.__dict__.update(_bare_bodies(self))
+        private = {k: v for k, v in bare.__pydantic_private__.items() if k != "_guards"}
+        object.__setattr__(bare, "__pydantic_private__", private or None)
+        return _guarded_with, (bare, *(guarding.options for guarding in self._guards))
+
+
+def guard_tool(tool: AnyTool, options: Settings) -> AnyTool:
+    """A copy of the tool with the gate between validation and body."""
+    guarded: AnyTool = _guarded_with(tool, options)
+    _check_names(options, [guarded], f"the tool {tool.name!r}")
+    return guarded
+
+
+def guard_tools(
+    tools: Iterable[BaseTool | Callable[..., Any]],
+    *,
+    policy: Policy | Mapping[str, Policy] | None = None,
+    channel: ApprovalChannel | None = None,
+    audit: AuditLog | str | PathLike[str] | None = None,
+    exclude: Collection[str] = (),
+) -> list[BaseTool]:
+    """Guard the tools of an agent, leaving the originals as they are.
+
+    Args:
+        tools: Tools, or plain functions, which langchain-core makes tools of.
+        policy: One policy for all, or a mapping from a tool's name to its policy; a tool that the
+            mapping does not list is held always. One policy for all may name arguments that only
+            some of the tools have.
+        channel: Has the same meaning as for `guard`.
+        audit: Has the same meaning as for `guard`.
+        exclude: Has the same meaning as for `guard`; each name must be a parameter of some tool.
+
+    Returns:
+        The guarded tools in the same order.
+
+    Raises:
+        TypeError: Something in the list is no tool, or an option cannot be used.
+        ValueError: A name in the policy or in `exclude` is no tool's or no argument's.
+        OSError: The audit log cannot be written at its path.
+    """
+    is_one = isinstance(tools, (BaseTool, str, Mapping)) or hasattr(tools, "get_tools")
+    if is_one or not isinstance(tools, Iterable):
+        raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}{_hint(tools)}")
+    all_tools = [_as_tool(tool) for tool in tools]
+    by_name = policy if isinstance(policy, Mapping) else None
+    shared = None if isinstance(policy, Mapping) else policy
+    options = settings("guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude)
+    if by_name is None:
+        guarded = [_guarded_with(tool, options) for tool in all_tools]
+    else:
+        _check_mapping(by_name, [tool.name for tool in all_tools])
+        guarded = []
+        for tool in all_tools:
+            own = replace(options, policy=by_name.get(tool.name, ApprovalPolicy()))
+            guarded.append(_guarded_with(tool, own))
+            _check_names(replace(own, exclude=frozenset()), guarded[-1:], f"the tool {tool.name!r}")
+    _check_names(options, guarded, "any of the tools")
+    return guarded
+
+
+def _check_names(options: Settings, guarded: list[Any], owner: str) -> None:
+    """A name that no tool has would switch a rule off, or leave a secret visible."""
+    known = [tool._guards[-1].names() for tool in guarded]
+    parameters = [names for names, _ in known if names is not None]
+    visible = [names for _, names in known if names is not None]
+    options.check_names(
+        owner,
+        sorted(set().union(*parameters)) if 0 < len(parameters) == len(known) else None,
+        frozenset().union(*visible) if 0 < len(visible) == len(known) else None,
+    )
+
+
+def _check_mapping(policies: Mapping[str, Policy], names: list[str]) -> None:
+    for name, policy in policies.items():
+        if name not in names:
+            raise ValueError(
+                f"guard_tools(policy=...) has a policy for {name!r}, which is none of the tools: "
+                f"{', '.join(map(repr, names)) or 'there are none'}"
+            )
+        check_policy("guard_tools", policy)
+
+
+def _as_tool(tool: Any) -> BaseTool:
+    if isinstance(tool, BaseTool):
+        return tool
+    if isinstance(tool, Mapping):
+        raise TypeError(
+            "guard_tools() cannot guard a provider-side tool (a dict), since it runs at the "
+            f"provider and never passes here: {dict(tool)!r}"
+        )
+    if callable(tool) and not isinstance(tool, type):
+        return make_tool(tool)  # type: ignore[no-any-return]
+    raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{_hint(tool)}")
+
+
+def _hint(tool: Any) -> str:
+    return ": pass its get_tools()" if hasattr(tool, "get_tools") else ""
+
+
+# --- the guarded class and its instances -----------------------------------------------------
+
+
+def _guarded_with(tool: Any, *all_options: Settings) -> Any:
+    """A copy of the tool with further gates, the last of which asks first."""
+    for options in all_options:
+        guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
+        guards = (*getattr(tool, "_guards", ()), _Guarding(tool, options))
+        private = {**(tool.__pydantic_private__ or {}), "_guards": guards}
+        object.__setattr__(guarded, "__pydantic_private__", private)
+        for name, body in _bare_bodies(tool).items():
+            guarded.__dict__[name] = _GuardedBody(body, guarded, name)
+        tool = guarded
+    return tool
+
+
+def _copy_as(cls: type[Any], tool: BaseTool) -> Any:
+    copied = object.__new__(cls)
+    for name in _STATE:
+        object.__setattr__(copied, name, copy.copy(getattr(tool, name)))
+    return copied
+
+
+def _bare_bodies(tool: BaseTool) -> dict[str, Callable[..., Any]]:
+    """The functions in the tool's fields, without a gate."""
+    bodies = {name: tool.__dict__.get(name) for name in _BODIES}
+    return {name: _bare(body) for name, body in bodies.items() if callable(body)}
+
+
+def _bare(body: Any) -> Any:
+    return body._body if type(body) is _GuardedBody else body
+
+
+class _GuardedBody:
+    """The function in a tool's field, which anybody may call past the tool: with its gate.
+
+    Apart from that it is the function (or partial, bound method, object) that it stands for.
+    """
+
+    __slots__ = ("__weakref__", "_body", "_call")
+
+    def __init__(self, body: Callable[..., Any], tool: BaseTool, field: str) -> None:
+        self._body = body
+        pass_gates = _apass_gates if field == "coroutine" else _pass_gates
+        self._call = functools.partial(pass_gates, tool, body)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(args, kwargs, direct=True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__signature__" and not inspect.isroutine(self):
+            return inspect.signature(self._body)  # or `inspect` would look at our `__call__`
+        return getattr(object.__getattribute__(self, "_body"), name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self._body.__class__
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._body.__doc__
+
+    def __repr__(self) -> str:
+        return repr(self._body)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _GuardedBody and bool(self._body == other._body)
+
+    def __hash__(self) -> int:
+        return hash(self._body)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _GuardedBody:
+        return self
+
+
+def _guarded_class(cls: Any) -> Any:
+    """The class with the gate before `_run` and `_arun`; the same by name, fields and methods."""
+    awaited = [own for plain, own in _AWAITED.items() if issubclass(cls, plain)]
+    bases = (ApprovalWrappedTool, *(awaited if cls in _AWAITED else (cls, *awaited)))
+    for known in type.__subclasses__(bases[1]):  # kept by the class itself, and gone with it
+        if vars(known).get("_bare_class") is cls:
+            return known
+
+    @functools.wraps(cls._run)
+    def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get(_CALL_ID, _DIRECT) is _DIRECT and getattr(self, "_in_body", False):
+            return super(guarded, self)._run(*args, **kwargs)
+
+        def body(*args: Any, **kwargs: Any) -> Any:
+            with _inside(self) as inner:
+                return super(guarded, inner)._run(*args, **kwargs)
+
+        if cls._run in RUNS_A_FIELD and self.func is None:
+            body(*args, config=None)  # there is nothing to run, and it says so
+        return _pass_gates(self, body, args, kwargs)
+
+    # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
+    @functools.wraps(cls._run if cls._arun is BaseTool._arun else cls._arun)
+    async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get(_CALL_ID, _DIRECT) is _DIRECT and getattr(self, "_in_body", False):
+            return await super(guarded, self)._arun(*args, **kwargs)
+
+        async def body(*args: Any, **kwargs: Any) -> Any:
+            with _inside(self) as inner:
+                return await super(guarded, inner)._arun(*args, **kwargs)
+
+        with _config_of_plain_run(self, kwargs):
+            return await _apass_gates(self, body, args, kwargs)
+
+    names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    names["__doc__"] = cls.__doc__
+    if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
+        names["__del__"] = lambda self: None
+    gate = {"_guards": PrivateAttr(default=()), "_run": _run, "_arun": _arun}
+    guarded = type(cls)(cls.__name__, bases, {**names, **gate})
+    inner = type(cls)(cls.__name__, (guarded,), {**names, "__slots__": ("_in_body",)})
+    # Set afterwards: in the namespace, pydantic would make private attributes of them.
+    guarded._bare_class = cls
+    guarded._inner_class = inner
+    for name in _BODIES:
+        if name in cls.model_fields:
+            setattr(inner, name, property(functools.partial(_bare_field, name=name)))
+    return guarded
+
+
+def _bare_field(tool: Any, name: str) -> Any:
+    return _bare(tool.__dict__[name])
+
+
+@contextmanager
+def _inside(tool: Any) -> Iterator[Any]:
+    """The tool as its body gets it: with the same state, and no gate before the inner steps.
+
+    So an `_arun` that leads to `_run` asks once, whatever threads and loops are on the way. Its
+    `invoke` and the like are calls of their own all the same, and so is everything afterwards.
+    """
+    inner = object.__new__(tool._inner_class)
+    for name in _STATE:
+        object.__setattr__(inner, name, getattr(tool, name))
+    object.__setattr__(inner, "_in_body", True)
+    try:
+        yield inner
+    finally:
+        object.__setattr__(inner, "_in_body", False)
+
+
+# --- a call ----------------------------------------------------------------------------------
+
+
+class _Guarding:
+    """One guarding of a tool: how its calls' arguments are named, and the gate they pass."""
+
+    def __init__(self, tool: BaseTool, options: Settings) -> None:
+        # Kept for what the copies share with it: a tool may close what it holds when it goes.
+        self._tool = tool
+        self.options = options
+        self._gate = options.gate(tool.name, tool.description)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Guarding:
+        return self
+
+    # Not before they are needed: a schema may name what is defined further down.
+    @functools.cached_property
+    def plain(self) -> ToolArguments:
+        return ToolArguments(self._tool, "func", self.options.exclude)
+
+    @functools.cached_property
+    def awaited(self) -> ToolArguments:
+        return ToolArguments(self._tool, "coroutine", self.options.exclude)
+
+    def names(self) -> tuple[list[str] | None, frozenset[str] | None]:
+        """The names of all parameters, and of those that a policy sees, where they are known."""
+        try:
+            return self.plain.parameters, self.plain.names
+        except Exception:  # the schema is not complete yet
+            return None, None
+
+    def gate_of(self, tool: BaseTool) -> Gate:
+        """The gate, under the name that this copy of the tool has."""
+        if (tool.name, tool.description) != (self._gate.name, self._gate.description):
+            return self._gate.renamed(tool.name, tool.description)
+        return self._gate
+
+
+def _pass_gates(
+    tool: Any, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, direct: bool = False
+) -> Any:
+    """Run a body after all gates of its tool; `direct` if it is the function in a field."""
+    refuse: Refuse = _reraise
+    for guarding in tool._guards:
+        if guarding is tool._guards[-1]:
+            refuse = _refusal(tool, kwargs.pop(_CALL_ID, _DIRECT))
+        names, gate = guarding.plain, guarding.gate_of(tool)
+        if (caller := _caller.get()) is not None and caller.waits:
+            gate = gate.asking(_AskedByCaller(gate.channel, caller))
+        run = gate.plain(run, names.bind_direct if direct else names.bind, refuse)
+    return run(*args, **kwargs)
+
+
+async def _apass_gates(
+    tool: Any, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, direct: bool = False
+) -> Any:
+    """The same for a body that is awaited."""
+    refuse: Refuse = _reraise
+    for guarding in tool._guards:
+        if guarding is tool._guards[-1]:
+            refuse = _refusal(tool, kwargs.pop(_CALL_ID, _DIRECT))
+        names, gate = guarding.awaited, guarding.gate_of(tool)
+        run = gate.coroutine(run, names.bind_direct if direct else names.bind, refuse)
+    return await run(*args, **kwargs)
+
+
+_DIRECT = object()
+
+
+def _reraise(refused: Refused) -> Any:
+    raise refused  # by an inner gate: the outer one ends with it, too
+
+
+def _refusal(tool: BaseTool, call_id: Any) -> Refuse:
+    """Says a refusal to the agent, past everything that rewords a tool's errors."""
+
+    def refuse(refused: Refused) -> Any:
+        answer: Any = refused.message
+        if isinstance(call_id, str):
+            answer = ToolMessage(answer, name=tool.name, tool_call_id=call_id, status="error")
+        return (answer, None) if tool.response_format == "content_and_artifact" else answer
+
+    return refuse
+
+
+# --- plain tools, awaited --------------------------------------------------------------------
+
+
+async def _ainvoke(self: Any, input: Any, config: RunnableConfig | None, **kwargs: Any) -> Any:
+    """Await a tool that may have a plain body only.
+
+    langchain-core then runs all of `invoke` in the executor, and so would the wait for a person.
+    """
+    cls = bare_class(self)
+    usual = all(getattr(cls, n) is getattr(BaseTool, n) for n in ("invoke", "run", "arun"))
+    if self.coroutine:
+        return await BaseTool.ainvoke(self, input, config, **kwargs)
+    if usual and cls._arun in RUNS_A_FIELD:
+        # The way of all other tools: only the body goes to the executor.
+        token = _invoked.set(self)
+        try:
+            return await BaseTool.ainvoke(self, input, config, **kwargs)
+        finally:
+            _invoked.reset(token)
+    # The class has an `invoke` of its own, or the like: it runs as it is, in a thread of its own.
+    caller = _Caller()
+    its_token = _caller.set(caller)
+    try:
+        return await in_thread(functools.partial(self.invoke, input, config, **kwargs))
+    except asyncio.CancelledError:
+        caller.leave()
+        raise
+    finally:
+        caller.waits = caller.left
+        _caller.reset(its_token)
+
+
+class _AwaitedStructuredTool(StructuredTool):
+    """A base between StructuredTool and the tool's class, whose own `ainvoke` comes before."""
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await _ainvoke(self, input, config, **kwargs)
+
+
+class _AwaitedTool(Tool):
+    """Likewise."""
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await _ainvoke(self, input, config, **kwargs)
+
+
+_AWAITED: dict[type, type] = {StructuredTool: _AwaitedStructuredTool, Tool: _AwaitedTool}
+
+
+class _Caller:
+    """The task that waits for a tool's thread: its loop waits for the person, too."""
+
+    def __init__(self) -> None:
+        self.waits = True
+        self.left = False
+        self._loop = asyncio.get_running_loop()
+        self._asked: list[concurrent.futures.Future[Decision]] = []
+
+    def ask(self, channel: ApprovalChannel, action: Action) -> Decision:
+        """Called in the tool's thread; cancelled with the task, after which nothing runs."""
+        answer = asyncio.run_coroutine_threadsafe(channel.arequest_approval(action), self._loop)
+        self._asked.append(answer)
+        if self.left:
+            answer.cancel()
+        try:
+            return answer.result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None
+
+    def leave(self) -> None:
+        self.left = True
+        for answer in self._asked:
+            answer.cancel()
+
+
+_caller: ContextVar[_Caller | None] = ContextVar("actionguard_caller", default=None)
+
+
+class _AskedByCaller(ApprovalChannel):
+    """A channel, asked from the tool's thread on behalf of the task that waits for it."""
+
+    def __init__(self, channel: ApprovalChannel, caller: _Caller) -> None:
+        self.name = channel.name
+        self._channel = channel
+        self._caller = caller
+
+    def request_approval(self, action: Action) -> Decision:
+        return self._caller.ask(self._channel, action)
+
+
+@contextmanager
+def _config_of_plain_run(tool: Any, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Let a plain function see the config that it sees when all of `invoke` is in the executor."""
+    if _invoked.get() is not tool:
+        yield
+        return
+    callbacks = kwargs["run_manager"].get_sync().get_child()
+    tokens = _invoked.set(None), var_child_runnable_config.set(
+        patch_config(kwargs["config"], callbacks=callbacks)
+    )
+    try:
+        yield
+    finally:
+        _invoked.reset(tokens[0])
+        var_child_runnable_config.reset(tokens[1])
+
+
+# The plain tool that `ainvoke` was called for, until it runs.
+_invoked: ContextVar[BaseTool | None] = ContextVar("actionguard_invoked", default=None)
