@@ -1,0 +1,482 @@
+"""Guarded functions inside agent frameworks other than LangChain, driven by models of no cost.
+
+They live in environments of their own: frameworks.txt and crewai.txt beside this say of what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actionguard import ApprovalDenied, guard
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel
+
+# Their own deprecations are theirs.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+
+ARGS = {"amount": 4000.0, "customer_id": "cus_1"}
+
+
+def refund(amount: float, customer_id: str = "cus_0") -> str:
+    """Refund an amount.
+
+    Args:
+        amount: How much.
+        customer_id: To whom.
+    """
+    return f"refunded {amount} to {customer_id}"
+
+
+async def arefund(amount: float, customer_id: str = "cus_0") -> str:
+    """Refund an amount.
+
+    Args:
+        amount: How much.
+        customer_id: To whom.
+    """
+    await asyncio.sleep(0)
+    return f"refunded {amount} to {customer_id}"
+
+
+class OpenAIAgents:
+    """function_tool, in a run with a model that calls it once."""
+
+    module = "agents"
+    says_errors = True
+
+    def schema(self, function: Any) -> Any:
+        from agents import function_tool
+
+        tool = function_tool(function)
+        return tool.name, tool.description, tool.params_json_schema
+
+    def run(self, function: Any) -> str:
+        from agents import (
+            Agent,
+            Model,
+            ModelResponse,
+            Runner,
+            Usage,
+            function_tool,
+            set_tracing_disabled,
+        )
+        from openai.types.responses import (
+            ResponseFunctionToolCall,
+            ResponseOutputMessage,
+            ResponseOutputText,
+        )
+
+        read: list[str] = []
+
+        class OneCall(Model):
+            async def get_response(self, *_: Any, input: Any, **__: Any) -> Any:
+                outputs = [
+                    item["output"]
+                    for item in input
+                    if isinstance(item, dict) and item.get("type") == "function_call_output"
+                ]
+                read.extend(outputs)
+                if outputs:
+                    text = ResponseOutputText(type="output_text", text="done", annotations=[])
+                    done = ResponseOutputMessage(
+                        id="m", role="assistant", status="completed", type="message", content=[text]
+                    )
+                    return ModelResponse(output=[done], usage=Usage(), response_id=None)
+                call = ResponseFunctionToolCall(
+                    type="function_call",
+                    call_id="call_1",
+                    name=function.__name__,
+                    arguments=json.dumps(ARGS),
+                )
+                return ModelResponse(output=[call], usage=Usage(), response_id=None)
+
+            def stream_response(self, *_: Any, **__: Any) -> Any:
+                raise NotImplementedError
+
+        set_tracing_disabled(True)
+        agent = Agent(name="clerk", tools=[function_tool(function)], model=OneCall())
+        asyncio.run(Runner.run(agent, "refund it", context="the session"))
+        (text,) = read
+        return text
+
+    def with_context(self) -> Any:
+        from agents import RunContextWrapper
+
+        def refund(ctx: RunContextWrapper[str], amount: float, customer_id: str) -> str:
+            """Refund an amount."""
+            return f"refunded {amount} in {ctx.context}"
+
+        refund.__annotations__["ctx"] = RunContextWrapper[str]
+        return refund
+
+
+class PydanticAI:
+    """A tool of an Agent, in a run with a FunctionModel that calls it once."""
+
+    module = "pydantic_ai"
+    says_errors = False  # the run ends with it
+
+    def _agent(self, function: Any) -> tuple[Any, list[Any], list[str]]:
+        from pydantic_ai import Agent
+        from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+        from pydantic_ai.models.function import FunctionModel
+
+        seen: list[Any] = []
+        read: list[str] = []
+
+        def answer(messages: Any, info: Any) -> Any:
+            (tool,) = info.function_tools
+            seen[:] = [tool.name, tool.description, tool.parameters_json_schema]
+            read.extend(
+                part.content
+                for part in messages[-1].parts
+                if part.part_kind in ("tool-return", "retry-prompt")
+            )
+            if read:
+                return ModelResponse(parts=[TextPart("done")])
+            return ModelResponse(parts=[ToolCallPart(tool.name, ARGS)])
+
+        return Agent(FunctionModel(answer), tools=[function], deps_type=str), seen, read
+
+    def schema(self, function: Any) -> Any:
+        agent, seen, _ = self._agent(function)
+        asyncio.run(agent.run("refund it", deps="the session"))
+        return seen
+
+    def run(self, function: Any) -> str:
+        agent, _, read = self._agent(function)
+        asyncio.run(agent.run("refund it", deps="the session"))
+        (text,) = read
+        return text
+
+    def with_context(self) -> Any:
+        from pydantic_ai import RunContext
+
+        def refund(ctx: RunContext[str], amount: float, customer_id: str) -> str:
+            """Refund an amount."""
+            return f"refunded {amount} in {ctx.deps}"
+
+        refund.__annotations__["ctx"] = RunContext[str]
+        return refund
+
+
+class LlamaIndex:
+    """FunctionTool, in a run of a FunctionAgent with a model that calls it once."""
+
+    module = "llama_index.core"
+    says_errors = True
+
+    def schema(self, function: Any) -> Any:
+        from llama_index.core.tools import FunctionTool
+
+        metadata = FunctionTool.from_defaults(function).metadata
+        return metadata.name, metadata.description, metadata.get_parameters_dict()
+
+    def run(self, function: Any) -> str:
+        from llama_index.core.agent.workflow import FunctionAgent
+        from llama_index.core.base.llms.types import ToolCallBlock
+        from llama_index.core.llms import ChatMessage
+        from llama_index.core.llms.mock import MockFunctionCallingLLM
+        from llama_index.core.tools import FunctionTool
+
+        read: list[str] = []
+
+        def answer(messages: Any, **_: Any) -> Any:
+            read.extend(m.content for m in messages if m.role == "tool")
+            if read:
+                return ChatMessage(role="assistant", content="done")
+            call = ToolCallBlock(
+                tool_call_id="call_1", tool_name=function.__name__, tool_kwargs=ARGS
+            )
+            return ChatMessage(role="assistant", blocks=[call])
+
+        async def main() -> None:
+            agent = FunctionAgent(
+                tools=[FunctionTool.from_defaults(function)],
+                llm=MockFunctionCallingLLM(response_generator=answer),
+                streaming=False,
+            )
+            await agent.run("refund it")
+
+        asyncio.run(main())
+        return read[0]
+
+    def with_context(self) -> Any:
+        from llama_index.core.workflow import Context
+
+        async def refund(ctx: Context, amount: float, customer_id: str) -> str:
+            """Refund an amount."""
+            return f"refunded {amount} in {type(ctx).__name__}"
+
+        refund.__annotations__["ctx"] = Context
+        return refund
+
+
+class CrewAI:
+    """A tool of an Agent in a Crew, with a model that calls it once."""
+
+    module = "crewai"
+    says_errors = True
+
+    def schema(self, function: Any) -> Any:
+        from crewai.tools import tool
+
+        made = tool(function)
+        return made.name, made.description, made.args_schema.model_json_schema()
+
+    def run(self, function: Any) -> str:
+        from crewai import Agent, BaseLLM, Crew, Task
+        from crewai.tools import tool
+
+        read: list[str] = []
+
+        class OneCall(BaseLLM):
+            def call(self, messages: Any, *_: Any, **__: Any) -> str:
+                last = messages[-1]["content"]
+                if "Observation:" in last and last.rsplit("Observation:", 1)[1].strip():
+                    read.append(last.rsplit("Observation:", 1)[1].strip())
+                    return "Thought: I now know the final answer\nFinal Answer: done"
+                return (
+                    f"Thought: refund\nAction: {function.__name__}\n"
+                    f"Action Input: {json.dumps(ARGS)}"
+                )
+
+        clerk = Agent(
+            role="clerk",
+            goal="refund",
+            backstory="a clerk",
+            llm=OneCall(model="none"),
+            tools=[tool(function)],
+        )
+        task = Task(description="refund it", expected_output="done", agent=clerk)
+        Crew(agents=[clerk], tasks=[task]).kickoff()
+        return read[0]
+
+
+class Smolagents:
+    """A tool of a ToolCallingAgent, with a model that calls it once."""
+
+    module = "smolagents"
+    says_errors = True
+
+    def schema(self, function: Any) -> Any:
+        from smolagents import tool
+
+        made = tool(function)
+        return made.name, made.description, made.inputs, made.output_type
+
+    def run(self, function: Any) -> str:
+        from smolagents import Model, ToolCallingAgent, tool
+        from smolagents.models import (
+            ChatMessage,
+            ChatMessageToolCall,
+            ChatMessageToolCallFunction,
+            MessageRole,
+        )
+
+        read: list[str] = []
+
+        class OneCall(Model):
+            def generate(self, messages: Any, **_: Any) -> Any:
+                text = str(messages[-1].content)
+                if "refunded" not in text and "DENIED" not in text:
+                    return self._calls(function.__name__, ARGS)
+                read.append(messages[-1].content[0]["text"])
+                return self._calls("final_answer", {"answer": "done"})
+
+            def _calls(self, name: str, arguments: Any) -> Any:
+                call = ChatMessageToolCall(
+                    function=ChatMessageToolCallFunction(name=name, arguments=arguments),
+                    id=name,
+                    type="function",
+                )
+                return ChatMessage(role=MessageRole.ASSISTANT, content="", tool_calls=[call])
+
+        agent = ToolCallingAgent(tools=[tool(function)], model=OneCall(), verbosity_level=0)
+        agent.run("refund it")
+        return read[0]
+
+
+class MCP:
+    """A tool of an MCP server, called by a client in the same process; the reference SDK."""
+
+    module = "mcp"
+    says_errors = False  # only that there was one
+
+    def _server(self, function: Any) -> Any:
+        try:
+            from mcp.server.mcpserver import MCPServer
+        except ImportError:  # before 2.0
+            from mcp.server.fastmcp import FastMCP as MCPServer
+
+        server = MCPServer("bank")
+        server.add_tool(function)
+        return server
+
+    def schema(self, function: Any) -> Any:
+        (tool,) = asyncio.run(self._server(function).list_tools())
+        return tool.name, tool.description, tool.model_dump()
+
+    def run(self, function: Any) -> str:
+        server = self._server(function)
+
+        async def main() -> Any:
+            try:
+                from mcp.client import Client
+            except ImportError:
+                from mcp.shared.memory import create_connected_server_and_client_session as connect
+
+                async with connect(server) as client:
+                    return await client.call_tool(function.__name__, ARGS)
+            async with Client(server) as client:
+                return await client.call_tool(function.__name__, ARGS)
+
+        (content,) = asyncio.run(main()).content
+        return content.text
+
+    def with_context(self) -> Any:
+        try:
+            from mcp.server.mcpserver import Context
+        except ImportError:
+            from mcp.server.fastmcp import Context
+
+        async def refund(amount: float, customer_id: str, ctx: Context) -> str:
+            """Refund an amount."""
+            return f"refunded {amount} in {type(ctx).__name__}"
+
+        refund.__annotations__["ctx"] = Context
+        return refund
+
+
+class FastMCP:
+    """A tool of a FastMCP server, called by a client in the same process."""
+
+    module = "fastmcp"
+    says_errors = True
+
+    def _server(self, function: Any) -> Any:
+        import fastmcp
+
+        server = fastmcp.FastMCP("bank")
+        server.tool(function)
+        return server
+
+    def schema(self, function: Any) -> Any:
+        (tool,) = asyncio.run(self._server(function).list_tools())
+        return tool.name, tool.description, tool.parameters, tool.output_schema
+
+    def run(self, function: Any) -> str:
+        import fastmcp
+
+        server = self._server(function)
+
+        async def main() -> Any:
+            async with fastmcp.Client(server) as client:
+                return await client.call_tool(function.__name__, ARGS, raise_on_error=False)
+
+        (content,) = asyncio.run(main()).content
+        return content.text
+
+    def with_context(self) -> Any:
+        from fastmcp import Context
+
+        async def refund(amount: float, customer_id: str, ctx: Context) -> str:
+            """Refund an amount."""
+            return f"refunded {amount} in {type(ctx).__name__}"
+
+        refund.__annotations__["ctx"] = Context
+        return refund
+
+
+FRAMEWORKS = [OpenAIAgents(), PydanticAI(), LlamaIndex(), CrewAI(), Smolagents(), MCP(), FastMCP()]
+
+
+@pytest.fixture(params=FRAMEWORKS, ids=lambda framework: framework.module)
+def framework(request: pytest.FixtureRequest) -> Any:
+    pytest.importorskip(request.param.module, reason=f"{request.param.module} is not here")
+    return request.param
+
+
+@pytest.fixture(params=[refund, arefund], ids=["plain", "async"])
+def function(request: pytest.FixtureRequest, framework: Any) -> Any:
+    if request.param is arefund and framework.module == "smolagents":
+        pytest.skip("smolagents takes no async functions, guarded or bare")
+    return request.param
+
+
+def test_schema(framework: Any, function: Any, log_path: Path) -> None:
+    """The framework shows its model the same tool as for the bare function."""
+    guarded = guard(function, audit=log_path, channel=AutoApproveChannel(), on_denied="return")
+
+    assert framework.schema(guarded) == framework.schema(function)
+
+
+def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
+    """An approved call runs, its result reaches the model, and one line is left."""
+    channel = AutoApproveChannel()
+    guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
+
+    text = framework.run(guarded)
+
+    assert "refunded 4000.0 to cus_1" in text
+    assert [request.args for request in channel.requests] == [ARGS]
+    (line,) = lines()
+    assert (line["args"], line["executed"]) == (ARGS, True)
+
+
+def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
+    """A denied call does not run, and its model reads why."""
+    channel = AutoDenyChannel("twice in a row")
+    guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
+
+    text = framework.run(guarded)
+
+    assert "DENIED" in text
+    assert "twice in a row" in text
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (False, False)
+
+
+def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
+    """Some frameworks tell their model of the error too; with the others it has to be returned."""
+    channel = AutoDenyChannel("twice in a row")
+    guarded = guard(function, audit=log_path, channel=channel)
+
+    try:
+        text = framework.run(guarded)
+    except ApprovalDenied:
+        text = ""
+
+    assert ("twice in a row" in text) is framework.says_errors
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (False, False)
+
+
+def test_runtime_context(framework: Any, log_path: Path, lines: Any) -> None:
+    """What the framework passes in reaches the body, and neither the person nor the log."""
+    if not hasattr(framework, "with_context"):
+        pytest.skip(f"{framework.module} passes nothing in")
+    function = framework.with_context()
+    channel = AutoApproveChannel()
+    guarded = guard(function, audit=log_path, channel=channel, exclude=["ctx"])
+
+    assert framework.schema(guarded) == framework.schema(function)
+    assert "refunded 4000.0 in " in framework.run(guarded)
+    assert [request.args for request in channel.requests] == [ARGS]
+    (line,) = lines()
+    assert line["args"] == ARGS
+
+
+def test_smolagents_sends_source_without_the_guard(log_path: Path) -> None:
+    """What smolagents would send to a remote executor is the body alone."""
+    smolagents = pytest.importorskip("smolagents")
+    guarded = guard(refund, audit=log_path, channel=AutoDenyChannel())
+
+    code = smolagents.tool(guarded).to_dict()["code"]
+
+    assert "refunded" in code
+    assert "guard" not in code

@@ -1,0 +1,174 @@
+"""The prompt in a notebook: a real Jupyter kernel, with the test as its front end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ipykernel")
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+QUESTION = "Approve this action? [y/N] "
+TIMEOUT = 60
+
+SETUP = """
+import asyncio
+from actionguard import ApprovalDenied, AuditLog, guard
+
+@guard(audit=AuditLog(enabled=False))
+def refund(amount):
+    return f"refunded {amount}"
+
+@guard(audit=AuditLog(enabled=False))
+async def arefund(amount):
+    return f"refunded {amount}"
+"""
+
+
+class Notebook:
+    """Runs cells; answers their questions, if it has answers."""
+
+    def __init__(self, client: BlockingKernelClient) -> None:
+        self._client = client
+
+    def run(self, code: str, *answers: str | None, allow_stdin: bool = True) -> dict[str, Any]:
+        """Run a cell, leaving questions with None for an answer unanswered.
+
+        Returns:
+            Its text by stream, its error's name, and what it asked.
+        """
+        left = list(answers)
+        seen: dict[str, Any] = {"stdout": "", "stderr": "", "asked": [], "error": None}
+
+        def output(message: dict[str, Any]) -> None:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                seen[content["name"]] += content["text"]
+            elif message["msg_type"] == "error":
+                seen["error"] = content["ename"]
+
+        def question(message: dict[str, Any]) -> None:
+            seen["asked"].append(message["content"]["prompt"])
+            answer = left.pop(0)
+            if answer is not None:
+                self._client.input(answer)
+
+        self._client.execute_interactive(
+            code,
+            allow_stdin=allow_stdin,
+            output_hook=output,
+            stdin_hook=question,
+            timeout=TIMEOUT,
+        )
+        assert not left
+        return seen
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[BlockingKernelClient]:
+    manager = KernelManager()
+    manager.start_kernel()
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=TIMEOUT)
+        yield client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+
+
+@pytest.fixture
+def notebook(kernel: BlockingKernelClient) -> Notebook:
+    notebook = Notebook(kernel)
+    assert notebook.run(SETUP)["error"] is None
+    return notebook
+
+
+def test_sync_cell(notebook: Notebook) -> None:
+    """A plain guarded call shows the request below its cell and asks there."""
+    seen = notebook.run("print(refund(4000))", "y")
+
+    assert seen["asked"] == [QUESTION]
+    assert seen["stdout"] == "refunded 4000\n"
+    assert " Tool:   refund\n" in seen["stderr"]
+    assert "    amount = 4000\n" in seen["stderr"]
+    assert "✅ approved" in seen["stderr"]
+
+
+def test_denied_cell(notebook: Notebook) -> None:
+    """A no denies, as everywhere."""
+    seen = notebook.run("refund(4000)", "")
+
+    assert seen["error"] == "ApprovalDenied"
+    assert seen["stdout"] == ""
+
+
+def test_awaited_in_a_cell(notebook: Notebook) -> None:
+    """`await` in a cell asks in the cell, too."""
+    seen = notebook.run("print(await arefund(4000))", "y")
+
+    assert seen["asked"] == [QUESTION]
+    assert seen["stdout"] == "refunded 4000\n"
+    assert " Tool:   arefund\n" in seen["stderr"]
+
+
+def test_plain_call_in_an_async_cell(notebook: Notebook) -> None:
+    """A plain guarded call works while the notebook's loop runs."""
+    seen = notebook.run("await asyncio.sleep(0)\nprint(refund(1), await arefund(2))", "y", "yes")
+
+    assert seen["stdout"] == "refunded 1 refunded 2\n"
+
+
+def test_gathered_in_a_cell(notebook: Notebook) -> None:
+    """Several at once ask one after the other, each for itself."""
+    seen = notebook.run(
+        "print(await asyncio.gather(*map(arefund, range(3)), return_exceptions=True))",
+        *("y", "n", "y"),
+    )
+
+    assert len(seen["asked"]) == 3
+    assert "['refunded 0', ApprovalDenied(" in seen["stdout"]
+    assert seen["stdout"].endswith("'refunded 2']\n")
+
+
+@pytest.mark.parametrize("call", ["refund(4000)", "await arefund(4000)"])
+def test_front_end_without_input(notebook: Notebook, call: str) -> None:
+    """Where the front end takes no input, the call is denied at once, saying why."""
+    seen = notebook.run(
+        f"try: {call}\nexcept ApprovalDenied as denied: print(denied)", allow_stdin=False
+    )
+
+    assert "this front end takes no input" in seen["stdout"]
+    assert "a person refused" not in seen["stdout"]
+    assert "not approved: this front end takes no input" in seen["stderr"]
+
+
+def test_interrupted(notebook: Notebook, kernel: BlockingKernelClient) -> None:
+    """Interrupting the kernel at the question ends the call, and the next is asked as ever."""
+    manager = kernel.parent
+    errors = []
+
+    kernel.execute_interactive(
+        "refund(4000)",
+        output_hook=lambda m: m["msg_type"] == "error" and errors.append(m["content"]["ename"]),
+        stdin_hook=lambda message: manager.interrupt_kernel(),
+        timeout=TIMEOUT,
+    )
+
+    assert errors == ["KeyboardInterrupt"]
+    assert notebook.run("print(refund(1))", "y")["stdout"] == "refunded 1\n"
+
+
+def test_timeout(notebook: Notebook) -> None:
+    """A question whose task gave up is taken back: the next cell asks as ever."""
+    seen = notebook.run("await asyncio.wait_for(arefund(4000), 1)", None)
+
+    assert seen["error"] == "TimeoutError"
+    seen = notebook.run("print(await arefund(1))", "y")
+    assert seen["asked"] == [QUESTION]
+    assert seen["stdout"] == "refunded 1\n"

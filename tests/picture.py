@@ -1,0 +1,100 @@
+"""Take the picture of the prompt that the README shows: a real terminal session, drawn as SVG.
+
+Run:  python tests/picture.py
+It answers the two questions of examples/quickstart.py at a pseudo-terminal, and writes what the
+screen then shows to examples/quickstart.svg.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from html import escape
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+PICTURE = EXAMPLES / "quickstart.svg"
+QUESTION = "[y/N] "
+COLUMNS, ROWS = 80, 40
+FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
+
+
+def session(script: Path, answers: list[str], cwd: str) -> str:
+    """What a terminal shows when somebody runs the script and gives these answers."""
+    import fcntl
+    import struct
+    import termios
+
+    person, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-X", "utf8", str(script)],
+        cwd=cwd,
+        env={**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown, asked = b"", 0
+    while part := _read(person):
+        shown += part
+        if shown.count(QUESTION.encode()) > asked:
+            os.write(person, answers[asked].encode() + b"\n")
+            asked += 1
+    os.close(person)
+    process.wait()
+    text = shown.decode().replace("\r\n", "\n")
+    assert "\x1b" not in text and "\r" not in text, "the screen is more than its text"
+    assert process.returncode == 0, text
+    return text
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # on Linux, how a terminal says that nobody is left at its other end
+        return b""
+
+
+def quickstart() -> str:
+    """The session of the picture: the refund is approved, its duplicate denied."""
+    with tempfile.TemporaryDirectory() as folder:
+        return session(EXAMPLES / "quickstart.py", ["y", "n"], folder)
+
+
+def svg(text: str) -> str:
+    """The screen as a picture; what the person typed stands out."""
+    lines = ["$ python examples/quickstart.py", *_wrapped(text)]
+    cell, leading, margin = 8.4, 19, 16
+    width, height = round(COLUMNS * cell + 2 * margin), len(lines) * leading + 2 * margin
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        "<title>A refund waits for approval at the terminal; its duplicate is denied</title>",
+        f'<rect width="{width}" height="{height}" rx="8" fill="#1c2128"/>',
+        f'<g font-family="{FONTS}" font-size="14" fill="#d5dbe3" xml:space="preserve">',
+    ]
+    for number, line in enumerate(lines, start=1):
+        said, question, typed = line.partition(QUESTION)
+        inside = escape(said + question, quote=False)
+        if typed:
+            inside += f'<tspan fill="#f2cc60" font-weight="bold">{escape(typed)}</tspan>'
+        y = margin + number * leading - 5
+        drawn.append(f'<text x="{margin}" y="{y}">{inside}</text>')
+    return "\n".join([*drawn, "</g>", "</svg>", ""])
+
+
+def _wrapped(text: str) -> list[str]:
+    """The lines as the terminal breaks them."""
+    lines = []
+    for line in text.rstrip("\n").split("\n"):
+        lines += [line[at : at + COLUMNS] for at in range(0, max(len(line), 1), COLUMNS)]
+    return lines
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(svg(quickstart()), encoding="utf-8")
+    print(f"wrote {PICTURE}")

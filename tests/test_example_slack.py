@@ -1,0 +1,216 @@
+"""examples/slack_end_to_end.py, run as a reader would run it, and its door tried from outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+
+import pytest
+
+from actionguard.core import Action
+
+FILE = Path(__file__).parent.parent / "examples" / "slack_end_to_end.py"
+SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    spec = importlib.util.spec_from_file_location("slack_end_to_end", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def answers(example: Any, tmp_path: Path) -> Any:
+    return example.Answers(tmp_path / "answers.sqlite3")
+
+
+@pytest.fixture
+def endpoint(example: Any, answers: Any) -> Iterator[Any]:
+    endpoint = example.Endpoint(0, answers, SECRET)
+    yield endpoint
+    endpoint.shutdown()
+    endpoint.server_close()
+
+
+@pytest.fixture
+def told(example: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the endpoint wrote back to Slack."""
+    told: list[Any] = []
+    post = example.post
+
+    def record(url: str, body: bytes, headers: Any) -> None:
+        if url == "response-url":
+            told.append(json.loads(body))
+        else:
+            post(url, body, headers)
+
+    monkeypatch.setattr(example, "post", record)
+    return told
+
+
+def wait_for(told: list[Any], count: int) -> None:
+    end = time.monotonic() + 20
+    while len(told) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def click(action: Action, button: str, user: str = "U0ADA") -> bytes:
+    payload = {
+        "type": "block_actions",
+        "user": {"id": user},
+        "actions": [{"action_id": button, "value": action.id}],
+        "message": {"text": "", "blocks": [{"type": "section"}, {"type": "actions"}]},
+        "response_url": "response-url",
+    }
+    return urlencode({"payload": json.dumps(payload)}).encode()
+
+
+def send(example: Any, endpoint: Any, body: bytes, *, age: float = 0, secret: str = SECRET) -> None:
+    then = str(int(time.time() - age))
+    example.post(
+        f"http://127.0.0.1:{endpoint.server_port}/",
+        body,
+        {
+            "X-Slack-Request-Timestamp": then,
+            "X-Slack-Signature": example.sign(then, body, secret),
+        },
+    )
+
+
+@pytest.mark.timeout(180)
+def test_runs_as_it_stands(tmp_path: Path) -> None:
+    """One refund is approved and made, the other denied; each answer went to its own request."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLACK_")}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(FILE)],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        timeout=150,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [
+        "Slack shows: request 1, Tool: refund",
+        "Slack shows: request 2, Tool: refund",
+        "Slack shows: <@U0ADA> denied this.",
+        "Slack shows: <@U0GRACE> approved this.",
+    ]
+    got = [line for line in lines if line.startswith("Agent gets:")]
+    assert len(got) == 2
+    assert sum("refunded $50.00 to cus_123" in line for line in got) == 1
+    assert sum("DENIED: a person refused" in line for line in got) == 1
+    assert sorted(line for line in lines if line.startswith("Audit log:")) == [
+        "Audit log:   executed=False {'who': 'U0ADA'}",
+        "Audit log:   executed=True {'who': 'U0GRACE'}",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signature_of_slacks_documentation(example: Any) -> None:
+    """The signature is the one that Slack's documentation works out step by step."""
+    body = (
+        b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow"
+        b"&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner"
+        b"&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands"
+        b"%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
+        b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
+    )
+
+    signature = example.sign("1531420618", body, SECRET)
+
+    assert signature == "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
+
+
+def test_click_is_kept(example: Any, endpoint: Any, answers: Any, told: list[Any]) -> None:
+    """A click answers the request it stands under, and no equal one."""
+    action, other = Action("refund", {"amount": 50}), Action("refund", {"amount": 50})
+
+    send(example, endpoint, click(action, "approve"))
+
+    wait_for(told, 1)
+    assert answers.find(action).approved is True
+    assert answers.find(action).metadata == {"who": "U0ADA"}
+    assert answers.find(other) is None
+    assert told[0]["replace_original"] is True
+    assert [block["type"] for block in told[0]["blocks"]] == ["section", "context"]
+
+
+def test_first_click_stands(example: Any, endpoint: Any, answers: Any, told: list[Any]) -> None:
+    """A later click, or the same one delivered again, changes nothing."""
+    action = Action("refund", {})
+
+    send(example, endpoint, click(action, "deny"))
+    wait_for(told, 1)
+    send(example, endpoint, click(action, "approve", "U0GRACE"))
+    send(example, endpoint, click(action, "approve", "U0NOBODY"))
+    wait_for(told, 2)
+
+    assert answers.find(action).approved is False
+    assert answers.find(action).metadata == {"who": "U0ADA"}
+
+
+def test_only_approvers_decide(example: Any, endpoint: Any, answers: Any, told: list[Any]) -> None:
+    """A click of somebody who is not on the list is no answer, and the buttons stay."""
+    action = Action("refund", {})
+
+    send(example, endpoint, click(action, "approve", "U0NOBODY"))
+
+    wait_for(told, 1)
+    assert answers.find(action) is None
+    assert told[0]["replace_original"] is False
+
+
+@pytest.mark.parametrize(
+    "forgery", [{"secret": "another"}, {"age": 310}, {"age": -400}], ids=["secret", "old", "ahead"]
+)
+def test_forged_click(
+    example: Any, endpoint: Any, answers: Any, told: list[Any], forgery: dict[str, Any]
+) -> None:
+    """What Slack did not sign within five minutes is refused, and kept nowhere."""
+    action = Action("refund", {})
+
+    with pytest.raises(HTTPError, match="401") as refused:
+        send(example, endpoint, click(action, "approve"), **forgery)
+
+    refused.value.close()
+    assert answers.find(action) is None
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Slack-Request-Timestamp": "now"},
+        {"X-Slack-Request-Timestamp": "9" * 5000},
+        {"X-Slack-Request-Timestamp": "\u0661"},
+        {"X-Slack-Request-Timestamp": "NOW", "X-Slack-Signature": ""},
+        {"X-Slack-Request-Timestamp": "NOW", "X-Slack-Signature": "v0=\u00e4"},
+        {"X-Slack-Signature": "v0="},
+    ],
+)
+def test_malformed_signatures(example: Any, headers: dict[str, str]) -> None:
+    """Headers that are missing or nonsense are a refusal and no crash."""
+    headers = {k: v.replace("NOW", str(int(time.time()))) for k, v in headers.items()}
+
+    assert example.is_from_slack(headers, b"payload=", SECRET) is False

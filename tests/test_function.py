@@ -1,0 +1,541 @@
+"""Callables of every kind stay what they were."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+import pickle
+import sys
+import threading
+import traceback
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+import pytest
+
+from actionguard import ApprovalChannel, ApprovalDenied, ApprovalPolicy, AuditLog, Decision, guard
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel
+
+OFF = AuditLog(enabled=False)
+RELEASED = {"policy": ApprovalPolicy(require_always=False), "audit": OFF}
+
+
+def asked_for(**options: Any) -> tuple[Any, dict[str, Any]]:
+    """A channel that approves and records, and the options to guard with it."""
+    channel = AutoApproveChannel()
+    return channel, {"channel": channel, "audit": OFF, **options}
+
+
+@guard(audit=OFF, channel=AutoApproveChannel())
+def module_level(amount: float, /, currency: str = "EUR", *parts: int, note: str = "") -> str:
+    """Pay out."""
+    return f"{amount} {currency} {parts} {note}"
+
+
+class Refusing(ApprovalChannel):
+    """Denies, and can be pickled."""
+
+    def request_approval(self, action: Any) -> Decision:
+        return Decision.deny()
+
+
+class Account:
+    """Guarded methods of every kind, some of them below other decorators."""
+
+    channel, _options = asked_for()
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+
+    def __repr__(self) -> str:
+        raise AssertionError("the instance is not to be shown")
+
+    @guard(**_options)
+    def close(self, reason: str) -> str:
+        return f"closed: {reason}"
+
+    @guard(**_options)
+    async def aclose(this, reason: str) -> str:  # noqa: N805 - bound, whatever it is called
+        return f"closed: {reason}"
+
+    @staticmethod
+    @guard(**_options)
+    def static_below(self: str) -> str:
+        return self
+
+    @guard(**_options)
+    @staticmethod
+    def static_above(self: str) -> str:
+        return self
+
+    @classmethod
+    @guard(**_options)
+    def class_below(cls, name: str) -> str:
+        return f"{cls.__name__} {name}"
+
+    @guard(**_options)
+    @classmethod
+    def class_above(cls, name: str) -> str:
+        return f"{cls.__name__} {name}"
+
+    @property
+    @guard(**_options)
+    def balance(self) -> int:
+        return 7
+
+
+class SubAccount(Account):
+    def close(self, reason: str) -> str:
+        return super().close(reason + "!")
+
+
+class Sender:
+    """A callable object with state of its own."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def __call__(self, to: str) -> str:
+        """Send."""
+        self.sent.append(to)
+        return f"sent to {to}"
+
+    def reset(self) -> None:
+        self.sent.clear()
+
+
+class AsyncSender:
+    async def __call__(self, to: str) -> str:
+        return f"sent to {to}"
+
+
+def test_looks_the_same() -> None:
+    """Name, docstring, signature, annotations and module stay."""
+    bare = module_level.__wrapped__  # type: ignore[attr-defined]
+
+    assert module_level.__name__ == "module_level"
+    assert module_level.__qualname__ == bare.__qualname__
+    assert module_level.__doc__ == "Pay out."
+    assert module_level.__module__ == __name__
+    assert inspect.signature(module_level) == inspect.signature(bare)
+    assert module_level.__annotations__ == bare.__annotations__
+    assert inspect.isfunction(module_level)
+
+
+def test_named_as_the_signature_names_them() -> None:
+    """Defaults are filled in, *args is a tuple under its own name, **kwargs lies flat."""
+    channel, options = asked_for()
+
+    @guard(**options)
+    def call(a: int, /, b: int = 2, *rest: int, c: int = 3, **more: int) -> None: ...
+
+    call(1)
+    call(1, 5, 6, 7, c=8, d=9, a=10)
+
+    assert [action.args for action in channel.requests] == [
+        {"a": 1, "b": 2, "rest": (), "c": 3},
+        {"a": 1, "b": 5, "rest": (6, 7), "c": 8, "d": 9, "**a": 10},
+    ]
+
+
+@pytest.mark.parametrize("args", [(), (1, 2, 3, 4)])
+def test_misfit_is_the_bare_error(args: tuple[int, ...]) -> None:
+    """A call that does not fit says what the bare function would say, and asks nobody."""
+    channel, options = asked_for()
+
+    def call(a: int, b: int = 2) -> None: ...
+
+    with pytest.raises(TypeError) as bare:
+        call(*args)
+    with pytest.raises(TypeError) as guarded:
+        guard(call, **options)(*args)
+
+    assert str(guarded.value) == str(bare.value)
+    assert channel.requests == []
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "args"),
+    [
+        (lambda: Account().close("fraud"), "closed: fraud", {"reason": "fraud"}),
+        (lambda: Account.close(Account(), "fraud"), "closed: fraud", {"reason": "fraud"}),
+        (lambda: SubAccount().close("fraud"), "closed: fraud!", {"reason": "fraud!"}),
+        (lambda: asyncio.run(Account().aclose("x")), "closed: x", {"reason": "x"}),
+        (lambda: Account.static_below("x"), "x", {"self": "x"}),
+        (lambda: Account().static_above("x"), "x", {"self": "x"}),
+        (lambda: SubAccount.class_below("x"), "SubAccount x", {"name": "x"}),
+        (lambda: SubAccount().class_above("x"), "SubAccount x", {"name": "x"}),
+        (lambda: Account().balance, 7, {}),
+    ],
+)
+def test_methods(call: Callable[[], Any], result: Any, args: dict[str, Any]) -> None:
+    """Methods bind as before, and what they are bound to is no argument."""
+    Account.channel.requests.clear()
+
+    assert call() == result
+    assert [action.args for action in Account.channel.requests] == [args]
+
+
+def test_assigned_to_a_class_later() -> None:
+    """A function that becomes a method under another name is still a method."""
+    channel, options = asked_for()
+
+    class Later:
+        pass
+
+    def release(me: Any, amount: int) -> int:
+        return amount
+
+    Later.pay = guard(release, **options)  # type: ignore[attr-defined]
+
+    assert Later().pay(3) == 3  # type: ignore[attr-defined]
+    assert channel.requests[0].args == {"amount": 3}
+
+
+def test_self_that_is_not_bound() -> None:
+    """A plain function's first parameter is an argument, whatever it is called."""
+    channel, options = asked_for()
+
+    @guard(**options)
+    def plain(self: Any, cls: Any) -> None: ...
+
+    plain(Sender, 2)
+
+    assert channel.requests[0].args == {"self": Sender, "cls": 2}
+
+
+def test_partial_shows_what_is_filled_in() -> None:
+    """The approver of a partial sees all that will run, and it stays a partial."""
+    channel, options = asked_for()
+
+    async def pay(amount: float, currency: str, *, note: str = "") -> str:
+        return f"{amount} {currency} {note}"
+
+    guarded = guard(functools.partial(pay, currency="USD", note="n"), **options)
+
+    assert isinstance(guarded, functools.partial)
+    assert inspect.iscoroutinefunction(guarded)
+    assert asyncio.run(guarded(5)) == "5 USD n"
+    assert channel.requests[0].args == {"amount": 5, "currency": "USD", "note": "n"}
+
+
+def test_callable_object() -> None:
+    """A callable object keeps its attributes and methods, and does not become a method."""
+    channel, options = asked_for()
+    sender = Sender()
+    guarded = guard(sender, **options)
+
+    class Mailer:
+        send = guarded
+
+    assert Mailer().send("ann") == "sent to ann"
+    assert guarded.sent == ["ann"]
+    guarded.reset()
+    assert sender.sent == []
+    assert channel.requests[0].tool_name == "Sender"
+    assert channel.requests[0].args == {"to": "ann"}
+    assert inspect.signature(guarded) == inspect.signature(sender)
+    assert guarded.__doc__ == sender.__doc__
+
+
+def test_async_callables_that_are_no_functions() -> None:
+    """Async-ness stays: of an object's __call__, of a bound method, of a partial."""
+    _, options = asked_for()
+    account, sender = Account(), AsyncSender()
+
+    guarded_method = guard(account.aclose.__wrapped__.__get__(account), **options)
+    guarded_sender = guard(sender, **options)
+
+    assert inspect.iscoroutinefunction(guarded_method)
+    assert not inspect.iscoroutinefunction(guarded_sender)
+    assert inspect.iscoroutinefunction(guarded_sender.__call__)
+    assert asyncio.run(guarded_sender("ann")) == "sent to ann"
+    assert asyncio.run(guarded_method("x")) == "closed: x"
+
+
+@pytest.mark.parametrize("builtin", [len, sorted, max, dict.fromkeys, "a,b".split])
+def test_builtins(builtin: Any) -> None:
+    """Builtins work, with and without a readable signature."""
+    channel, options = asked_for()
+
+    result = guard(builtin, **options)("bca")
+
+    assert result == builtin("bca")
+    assert len(channel.requests) == 1
+
+
+def test_unreadable_signature_is_held() -> None:
+    """Where arguments cannot be named, rules on names hold the call instead of missing it."""
+    channel, options = asked_for(policy=ApprovalPolicy(amount_over={"arg": "a", "threshold": 5}))
+    guarded = guard(max, **options)
+
+    assert guarded(1, 2) == 2
+    assert len(channel.requests) == 1
+    assert channel.requests[0].args == {"args": (1, 2)}
+
+
+def test_wider_than_its_signature() -> None:
+    """A decorated function may take more than it shows: then the call is held, not refused."""
+    channel, options = asked_for(policy=ApprovalPolicy(amount_over={"arg": "a", "threshold": 5}))
+
+    def shown(a: int) -> int:
+        return a
+
+    @functools.wraps(shown)
+    def wide(*args: Any, retries: int = 0, **kwargs: Any) -> Any:
+        return shown(*args, **kwargs), retries
+
+    guarded = guard(wide, **options)
+
+    assert guarded(1) == (1, 0)
+    assert channel.requests == []
+    assert guarded(1, retries=3) == (1, 3)
+    assert channel.requests[0].args == {"args": (1,), "retries": 3}
+
+
+def test_generator_protocol() -> None:
+    """send, throw, close and the return value of a generator go through."""
+    _, options = asked_for()
+    seen: list[Any] = []
+
+    @guard(**options)
+    def steps(n: int) -> Generator[int, str, str]:
+        try:
+            seen.append((yield n))
+            try:
+                yield n + 1
+            except KeyError:
+                yield -1
+        finally:
+            seen.append("closed")
+        return "end"
+
+    assert inspect.isgeneratorfunction(steps)
+    running = steps(1)
+    assert next(running) == 1
+    assert running.send("sent") == 2
+    assert running.throw(KeyError()) == -1
+    with pytest.raises(StopIteration) as stop:
+        next(running)
+    assert stop.value.value == "end"
+    closed = steps(1)
+    next(closed)
+    closed.close()
+    assert seen == ["sent", "closed", "closed"]
+
+
+def test_async_generator_protocol() -> None:
+    """asend, athrow and aclose of an async generator go through."""
+    _, options = asked_for()
+    seen: list[Any] = []
+
+    @guard(**options)
+    async def steps(n: int) -> AsyncGenerator[int, str]:
+        try:
+            seen.append((yield n))
+            try:
+                yield n + 1
+            except KeyError:
+                yield -1
+        finally:
+            seen.append("closed")
+
+    async def main() -> None:
+        running = steps(1)
+        assert await running.__anext__() == 1
+        assert await running.asend("sent") == 2
+        assert await running.athrow(KeyError()) == -1
+        with pytest.raises(StopAsyncIteration):
+            await running.__anext__()
+        closed = steps(1)
+        await closed.__anext__()
+        await closed.aclose()
+
+    assert inspect.isasyncgenfunction(steps)
+    asyncio.run(main())
+    assert seen == ["sent", "closed", "closed"]
+
+
+def test_a_generator_not_started_is_no_call() -> None:
+    """Nobody is asked before the first step."""
+    channel, options = asked_for()
+
+    @guard(**options)
+    def steps() -> Any:
+        yield 1
+
+    steps().close()
+    assert channel.requests == []
+
+
+def test_a_denied_generator_yields_the_message_once() -> None:
+    """With on_denied="return" a generator yields the refusal, and nothing else."""
+
+    @guard(channel=AutoDenyChannel(), audit=OFF, on_denied="return")
+    def steps() -> Any:
+        yield 1
+
+    (message,) = steps()
+    assert message.startswith("DENIED: ")
+
+
+def test_on_denied_callable() -> None:
+    """A callable on_denied gets the ApprovalDenied; its answer is returned, its error raised."""
+
+    def structured(denied: ApprovalDenied) -> dict[str, Any]:
+        return {"denied": denied.action.tool_name, "why": denied.decision}
+
+    def pay(amount: int) -> int:
+        return amount
+
+    def fail(denied: ApprovalDenied) -> Any:
+        raise LookupError(denied.action.tool_name)
+
+    options = {"channel": AutoDenyChannel(), "audit": OFF}
+    answer: Any = guard(pay, on_denied=structured, **options)(5)
+
+    assert answer["denied"] == "pay"
+    assert answer["why"].approved is False
+    with pytest.raises(LookupError, match="pay"):
+        guard(pay, on_denied=fail, **options)(5)
+
+
+def test_denied_is_picklable() -> None:
+    """ApprovalDenied crosses a process boundary with its action and decision."""
+    with pytest.raises(ApprovalDenied) as caught:
+        guard(Sender(), channel=AutoDenyChannel(), audit=OFF)("ann")
+
+    denied = pickle.loads(pickle.dumps(caught.value))
+
+    assert str(denied) == str(caught.value)
+    assert denied.action == caught.value.action
+    assert denied.action.id == caught.value.action.id
+    assert denied.decision == caught.value.decision
+    assert copy.copy(denied).action == denied.action
+
+
+def test_picklable_as_before() -> None:
+    """A guarded module-level function is pickled by name; an object comes back guarded."""
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    guarded = pickle.loads(pickle.dumps(guard(Sender(), channel=Refusing(), audit=OFF)))
+    with pytest.raises(ApprovalDenied):
+        guarded("ann")
+    method = pickle.loads(pickle.dumps(guard(Sender().reset, channel=Refusing(), audit=OFF)))
+    with pytest.raises(ApprovalDenied):
+        method()
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(guard(test_picklable_as_before, **RELEASED))
+
+
+def test_copies_stay_guarded() -> None:
+    """Copy and deepcopy of a guarded object are guarded."""
+    guarded = guard(Sender(), channel=Refusing(), audit=OFF)
+
+    for clone in (copy.copy(guarded), copy.deepcopy(guarded)):
+        with pytest.raises(ApprovalDenied):
+            clone("ann")
+
+
+def test_exclude() -> None:
+    """Excluded parameters reach the body, and neither the policy nor the approver."""
+    seen: list[Any] = []
+    channel, options = asked_for(exclude=("context", "session"))
+
+    @guard(**options, policy=ApprovalPolicy(require_if=lambda args: seen.append(args) or True))
+    def pay(context: Any, amount: int, *, session: Any = "secret") -> Any:
+        return context, amount, session
+
+    assert pay("secret", 5) == ("secret", 5, "secret")
+    assert seen == [{"amount": 5}]
+    assert channel.requests[0].args == {"amount": 5}
+
+
+def test_frames_are_few() -> None:
+    """One frame of the guard stands between the caller and the body that raises."""
+
+    def fail() -> None:
+        raise ValueError("declined")
+
+    with pytest.raises(ValueError, match="declined") as caught:
+        guard(fail, **RELEASED)()
+
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names == ["test_frames_are_few", "guarded", "fail"]
+
+
+def test_stop_iteration_of_the_body() -> None:
+    """StopIteration from a plain body arrives as the same object."""
+    stop = StopIteration(3)
+
+    def fail() -> None:
+        raise stop
+
+    with pytest.raises(StopIteration) as caught:
+        guard(fail, **RELEASED)()
+    assert caught.value is stop
+
+
+def test_nested_denial_is_the_bodys() -> None:
+    """A denial inside a body passes through the outer guard as the body's own exception."""
+    inner = guard(Sender(), channel=AutoDenyChannel(), audit=OFF)
+    outer = guard(lambda: inner("ann"), on_denied="return", **RELEASED)
+
+    with pytest.raises(ApprovalDenied, match="ann"):
+        outer()
+
+
+def test_decision_is_taken_as_it_was_answered() -> None:
+    """A Decision that is changed afterwards releases nothing, and is not changed by us."""
+    decision = Decision.deny()
+
+    class Shared(AutoApproveChannel):
+        name = "shared"
+
+        def request_approval(self, action: Any) -> Decision:
+            return decision
+
+    with pytest.raises(ApprovalDenied) as caught:
+        guard(Sender(), channel=Shared(), audit=OFF)("ann")
+
+    assert caught.value.decision is not decision
+    assert caught.value.decision.source == "shared"
+    assert decision.source is None
+
+
+def test_ids_are_unique_and_shared_with_the_denial() -> None:
+    """Equal calls have ids of their own, and the denial carries the id that was asked."""
+    channel = AutoDenyChannel()
+    guarded = guard(Sender(), channel=channel, audit=OFF)
+    ids = []
+    for _ in range(2):
+        with pytest.raises(ApprovalDenied) as caught:
+            guarded("ann")
+        ids.append(caught.value.action.id)
+
+    assert ids == [request.id for request in channel.requests]
+    assert len(set(ids)) == 2
+    assert channel.requests[0] == channel.requests[1]
+
+
+def test_a_lock_is_not_copied() -> None:
+    """Opaque arguments reach the body by reference, and generators are not consumed."""
+    _, options = asked_for()
+    lock = threading.Lock()
+    numbers = iter([1, 2])
+
+    @guard(**options)
+    def use(a: Any, b: Any) -> Any:
+        return a, list(b)
+
+    assert use(lock, numbers) == (lock, [1, 2])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with Python 3.12")
+def test_type_parameters() -> None:
+    """A generic function keeps its type parameters."""
+    scope: dict[str, Any] = {}
+    exec("def first[T](items: list[T]) -> T: return items[0]", scope)
+
+    assert guard(scope["first"], **RELEASED).__type_params__ == scope["first"].__type_params__

@@ -1,0 +1,320 @@
+"""The whole flow through the public API: every way that a call can go, for every kind of call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import pytest
+from conftest import Kind
+
+from actionguard import Action, ApprovalChannel, ApprovalDenied, ApprovalPolicy, Decision
+
+KEYS = [
+    "timestamp",
+    "tool",
+    "args",
+    "needed_approval",
+    "approved",
+    "decision_source",
+    "decision_comment",
+    "executed",
+    "result",
+    "error",
+]
+
+
+class Answer(ApprovalChannel):
+    """Answers what it was made with, or raises it."""
+
+    name = "answer"
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[Action] = []
+
+    def request_approval(self, action: Action) -> Decision:
+        self.asked.append(action)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
+
+
+class AsyncAnswer(Answer):
+    async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().request_approval(action)
+
+
+class BrokenPolicy(ApprovalPolicy):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def needs_approval(self, args: dict[str, Any]) -> bool:
+        raise self.error
+
+
+@pytest.fixture(params=[Answer, AsyncAnswer], ids=["plain channel", "async channel"])
+def channel(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_approved(kind: Kind, channel: Any, lines: Any) -> None:
+    """A yes releases the call, once, and the line says all of it."""
+    asked = channel(Decision(True, comment="fine", metadata={"who": "ann"}))
+    guarded = kind.guarded(channel=asked)
+
+    result = kind.call(guarded)
+
+    assert result == "refunded 4000.0"
+    assert kind.ran == [4000.0]
+    assert [a.args for a in asked.asked] == [{"amount": 4000.0}]
+    assert asked.asked[0].tool_description == "Refund an amount."
+    (line,) = lines()
+    assert list(line) == [*KEYS, "decision_metadata"]
+    assert line["args"] == {"amount": 4000.0}
+    assert (line["needed_approval"], line["approved"], line["executed"]) == (True, True, True)
+    assert (line["decision_source"], line["decision_comment"]) == ("answer", "fine")
+    assert line["decision_metadata"] == {"who": "ann"}
+    assert line["error"] is None
+    assert line["result"] == (None if "generator" in kind.name else result)
+
+
+def test_not_held(kind: Kind, lines: Any) -> None:
+    """A call that the policy releases runs without anybody being asked."""
+    asked = Answer(AssertionError("nobody is to be asked"))
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+
+    result = kind.call(kind.guarded(policy=policy, channel=asked), 50.0)
+
+    assert result == "refunded 50.0"
+    assert asked.asked == []
+    (line,) = lines()
+    assert list(line) == KEYS
+    assert (line["needed_approval"], line["approved"], line["executed"]) == (False, None, True)
+
+
+def test_denied(kind: Kind, channel: Any, lines: Any) -> None:
+    """A no is told in the caller's language, and nothing runs."""
+    guarded = kind.guarded(channel=channel(Decision.deny("twice in a row")))
+
+    if kind.is_tool:
+        message = kind.call(guarded)
+    else:
+        with pytest.raises(ApprovalDenied) as caught:
+            kind.call(guarded)
+        message = str(caught.value)
+        assert caught.value.action == Action("refund", {"amount": 4000.0}) or kind.name
+        assert caught.value.decision == Decision(False, "twice in a row", source="answer")
+        assert caught.value.__context__ is None
+
+    assert message.startswith("DENIED: a person refused ")
+    assert "amount=4000.0" in message and "twice in a row" in message
+    assert kind.ran == []
+    (line,) = lines()
+    assert list(line) == KEYS
+    assert (line["approved"], line["executed"], line["error"]) == (False, False, None)
+
+
+def test_on_denied_return(kind: Kind, lines: Any) -> None:
+    """With on_denied="return" a refusal is what the call returns or yields."""
+    guarded = kind.guarded(channel=Answer(Decision.deny()), on_denied="return")
+
+    assert kind.call(guarded).startswith("DENIED: ")
+    assert kind.ran == []
+    assert len(lines()) == 1
+
+
+def test_policy_raises(kind: Kind, lines: Any) -> None:
+    """A failing policy blocks the call; its exception's text reaches no agent and no log."""
+    error = LookupError("secret-token")
+    guarded = kind.guarded(policy=BrokenPolicy(error), channel=Answer(Decision(True)))
+
+    if kind.is_tool:
+        message = kind.call(guarded)
+        assert message.startswith("BLOCKED: ") and "LookupError" in message
+        assert "secret-token" not in message
+    else:
+        with pytest.raises(LookupError) as caught:
+            kind.call(guarded)
+        assert caught.value is error
+        assert caught.value.__context__ is None
+
+    assert kind.ran == []
+    (line,) = lines()
+    assert (line["needed_approval"], line["approved"], line["executed"]) == (True, None, False)
+    assert line["error"] == "policy failed: LookupError"
+
+
+def test_channel_raises(kind: Kind, channel: Any, lines: Any) -> None:
+    """A failing channel blocks the call, and the same exception object arrives."""
+    error = ConnectionError("https://hooks.example/secret-token")
+    guarded = kind.guarded(channel=channel(error))
+
+    if kind.is_tool:
+        message = kind.call(guarded)
+        assert message.startswith("BLOCKED: ") and "ConnectionError" in message
+        assert "secret-token" not in message
+    else:
+        with pytest.raises(ConnectionError) as caught:
+            kind.call(guarded)
+        assert caught.value is error
+
+    assert kind.ran == []
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (None, False)
+    assert line["error"] == "channel failed: ConnectionError"
+
+
+@pytest.mark.parametrize("on_denied", ["return"])
+def test_fault_returned(kind: Kind, on_denied: Any, lines: Any) -> None:
+    """With on_denied="return" a fault of the guard is told as one, and is no person's no."""
+    guarded = kind.guarded(channel=Answer(RuntimeError("secret-token")), on_denied=on_denied)
+
+    message = kind.call(guarded)
+
+    assert message.startswith("BLOCKED: ") and "RuntimeError" in message
+    assert "secret-token" not in message and "refused" not in message
+    assert len(lines()) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense", [None, True, "yes", 1, object(), Decision("no"), Decision(None), Decision(1)]
+)
+def test_channel_answers_nonsense(kind: Kind, nonsense: Any, lines: Any) -> None:
+    """Anything but a Decision whose approved is True or False is a fault of the channel."""
+    guarded = kind.guarded(channel=Answer(nonsense))
+
+    if kind.is_tool:
+        assert kind.call(guarded).startswith("BLOCKED: ")
+    else:
+        with pytest.raises(TypeError, match=r"True or False|must return a Decision"):
+            kind.call(guarded)
+
+    assert kind.ran == []
+    (line,) = lines()
+    assert (line["executed"], line["error"]) == (False, "channel failed: TypeError")
+
+
+@pytest.mark.parametrize("answer", [None, 0, 1, "no", [], Decision(False)])
+def test_policy_answers_nonsense(kind: Kind, answer: Any, lines: Any) -> None:
+    """Only a boolean from needs_approval counts."""
+
+    class Odd:
+        def needs_approval(self, args: dict[str, Any]) -> Any:
+            return answer
+
+    guarded = kind.guarded(policy=Odd(), channel=Answer(Decision(True)), on_denied="return")
+
+    assert kind.call(guarded).startswith("BLOCKED: ")
+    assert kind.ran == []
+    assert lines()[0]["error"] == "policy failed: TypeError"
+
+
+def test_body_raises(kind: Kind, lines: Any) -> None:
+    """The body's exception arrives as the same object; the line says that the body had started."""
+    error = ValueError("card declined")
+
+    def body(amount: float) -> str:
+        raise error
+
+    kind.body = body
+    with pytest.raises(ValueError, match="card declined") as caught:
+        kind.call(kind.guarded(channel=Answer(Decision(True))))
+
+    assert caught.value is error
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (True, True)
+    assert line["error"] == "ValueError: card declined"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("where", ["policy", "channel", "body"])
+def test_interrupted(kind: Kind, where: str, stop: Any, lines: Any) -> None:
+    """An interruption anywhere passes as the same object, and leaves its one line."""
+    if stop is not KeyboardInterrupt and kind.is_async and kind.is_tool:
+        pytest.skip("an executor's thread hands on no SystemExit and no GeneratorExit")
+    error = stop("stop")
+
+    def body(amount: float) -> str:
+        if where == "body":
+            raise error
+        return "done"
+
+    kind.body = body
+    channel = Answer(error if where == "channel" else Decision(True))
+    policy = BrokenPolicy(error) if where == "policy" else None
+    with pytest.raises(stop) as caught:
+        kind.call(kind.guarded(channel=channel, policy=policy))
+
+    assert caught.value is error
+    (line,) = lines()
+    assert line["executed"] is (where == "body")
+    assert stop.__name__ in line["error"]
+
+
+def test_cancelled_while_waiting(kind: Kind, lines: Any) -> None:
+    """A cancelled wait ends at once, runs nothing, and leaves its line; a late yes is nobody's."""
+    if not kind.is_async:
+        pytest.skip("only async callers can be cancelled")
+    late: list[asyncio.Future[Decision]] = []
+
+    class Slow(ApprovalChannel):
+        name = "slow"
+
+        async def request_approval(self, action: Action) -> Decision:
+            late.append(asyncio.get_running_loop().create_future())
+            started.set()
+            return await asyncio.shield(late[0])
+
+    async def main() -> None:
+        global started
+        started = asyncio.Event()
+        task = asyncio.ensure_future(kind.acall(kind.guarded(channel=Slow())))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        late[0].set_result(Decision(True))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+    assert kind.ran == []
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (None, False)
+    assert "CancelledError" in line["error"]
+
+
+def test_cancelled_in_the_body(kind: Kind, lines: Any) -> None:
+    """A task cancelled in the body leaves a line that says that it had started."""
+    if not kind.is_async or kind.name == "sync tool awaited":
+        pytest.skip("only the body of an async callable can be cancelled")
+
+    def body(amount: float) -> str:
+        raise asyncio.CancelledError
+
+    kind.body = body
+    with pytest.raises(asyncio.CancelledError):
+        kind.call(kind.guarded(channel=Answer(Decision(True))))
+
+    (line,) = lines()
+    assert line["executed"] is True
+    assert "CancelledError" in line["error"]
+
+
+def test_arguments_that_do_not_fit(kind: Kind, lines: Any) -> None:
+    """A call that does not fit is no call: nobody is asked, and no line is written."""
+    asked = Answer(Decision(True))
+    guarded = kind.guarded(channel=asked)
+
+    with pytest.raises((TypeError, ValueError)):
+        if kind.is_tool:
+            kind.call(guarded, {"nested": "no number"})  # type: ignore[arg-type]
+        else:
+            kind.call(functools.partial(guarded, nonsense=1))
+
+    assert asked.asked == []
+    assert lines() == []

@@ -1,0 +1,167 @@
+"""Real processes, really killed: whatever the moment, each call has one line, and it is true."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actionguard import AuditLog
+from actionguard.core import Decision
+from actionguard.testing import read_log
+
+#: More rounds for a longer stress: ACTIONGUARD_KILLS=2000 pytest tests/test_journal.py -k random
+ROUNDS = int(os.environ.get("ACTIONGUARD_KILLS", "4"))
+YES = Decision(approved=True, comment="fine", source="test", metadata={"who": "Ann"})
+
+
+def notes_beside(path: Path) -> list[str]:
+    return sorted(name for name in os.listdir(path.parent) if ".inflight-" in name)
+
+
+def in_child(body: Callable[[], object]) -> int:
+    """Run the body in a process of its own; the signal that ended it, or 0."""
+    child = os.fork()
+    if not child:
+        try:
+            body()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+STEPS = {
+    os: (
+        *("open", "close", "read", "write", "pwrite", "lseek", "ftruncate", "fsync"),
+        *("stat", "fstat", "unlink", "makedirs", "listdir", "scandir"),
+    ),
+    fcntl: ("flock",),
+}
+WRITES = {os: ("write", "pwrite")}
+
+
+def die_at(step: int, *, halfway: bool) -> None:
+    """Make this process kill itself before its n-th step, or halfway through its n-th write."""
+    left = step
+
+    def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                if halfway:
+                    real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return call
+
+    for module, names in (WRITES if halfway else STEPS).items():
+        for name in names:
+            setattr(module, name, deadly(getattr(module, name)))
+
+
+def killed_at_each_step(body: Callable[[], object]) -> Iterator[str]:
+    """Run the body in a process that is killed at its first step, its second, and so on."""
+    for halfway in (False, True):
+        for step in range(1, 200):
+
+            def dies(step: int = step, halfway: bool = halfway) -> None:
+                die_at(step, halfway=halfway)
+                body()
+
+            ended = in_child(dies)
+            yield f"{'halfway through write' if halfway else 'before step'} {step}"
+            if not ended:
+                break
+        else:
+            raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -> None:
+    """Whenever a process is killed, its call has one line, that says what is known."""
+    got_to, says = os.pipe()
+    write = os.write
+
+    def call() -> None:
+        entry = AuditLog(log_path, fsync=fsync).entry("refund", {"amount": 50})
+        if held:
+            entry.note(running=False, needed_approval=True)
+            write(says, b"w")
+        decision = YES if held else None
+        entry.note(running=True, needed_approval=held, decision=decision)
+        write(says, b"r")
+        entry.close(needed_approval=held, decision=decision, executed=True, result="done")
+        write(says, b"c")
+
+    seen = set()
+    for when in killed_at_each_step(call):
+        write(says, b".")
+        stage = os.read(got_to, 10).decode().rstrip(".")[-1:]
+        AuditLog(log_path)
+        torn: list[str] = []
+        records = list(read_log(log_path, torn=torn))
+
+        assert notes_beside(log_path) == [], when
+        if stage in ("", "w") and not records:
+            assert stage != "w"  # once it is noted that it waits, it has its line
+            continue
+        [record] = records
+        seen.add((stage, record["executed"]))
+        assert record["tool"], record["args"] == ("refund", {"amount": 50})
+        assert record["needed_approval"] is held
+        if record["executed"] is False:
+            assert stage in ("", "w")
+            assert "waited for a person" in record["error"]
+        elif record["executed"] is None:
+            assert stage in ("", "w", "r")
+            assert "unknown" in record["error"]
+            assert record["approved"] is (True if held else None)
+            assert record.get("decision_metadata") == ({"who": "Ann"} if held else None)
+        else:
+            assert record["result"] == "done"
+        log_path.unlink()
+    expected = {("c", True), ("r", True), ("r", None)}
+    held_too = {("w", False), ("w", None)}
+    assert seen >= (expected | held_too if held else expected)
+
+
+def test_killed_while_recovering(log_path: Path) -> None:
+    """A process that dies while it writes a dead one's lines leaves none out, and none twice."""
+
+    def crash() -> None:
+        log = AuditLog(log_path)
+        for number in range(3):
+            log.entry("t", {"number": number}).note(running=number > 0, needed_approval=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def recover() -> None:
+        AuditLog(log_path)
+
+    in_child(crash)
+    steps = 0
+    for when in killed_at_each_step(recover):
+        steps += 1
+        AuditLog(log_path)
+        records = list(read_log(log_path, torn=[]))
+
+        assert Counter(r["args"]["number"] for r in records) == {0: 1, 1: 1, 2: 1}, when
+        assert {r["executed"] for r in records if r["args"]["number"]} == {None}, when
+        assert notes_beside(log_path) == []
+        log_path.unlink()
+        in_child(crash)
+    assert steps > 30

@@ -1,0 +1,121 @@
+"""README.md keeps its word: each block of Python runs as it stands, and prints what it says."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Sybil
+from sybil.example import Example
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+# Some start a Python of their own, which a busy machine takes its time for.
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+# `<!-- typed: y n -->` before a block: what a person types at its prompts.
+_TYPED = re.compile(r"<!-- typed: ([a-z ]+) -->\n\Z")
+# A block of text right after a block of Python is what it prints.
+_PRINTS = re.compile(r"\n```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _examples() -> list[Example]:
+    sybil = Sybil(parsers=[PythonCodeBlockParser()], path=str(ROOT), pattern="README.md")
+    return list(sybil.parse(README).examples())
+
+
+def _is_test(example: Example) -> bool:
+    return "def test_" in example.parsed
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to run in, as a user would have."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Who sits at the terminal, and what they are going to type; all of it must be asked for."""
+    answers: list[str] = []
+    monkeypatch.setattr(builtins, "input", lambda question: answers.pop(0))
+    yield answers
+    assert answers == [], "README.md says that more is typed than is asked for"
+
+
+@pytest.mark.parametrize(
+    "example",
+    [example for example in _examples() if not _is_test(example)],
+    ids=lambda example: f"line {example.line}",
+)
+def test_block(example: Example, person: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A block is complete: it runs by itself, and prints what the block of text after it says."""
+    for module in re.findall(r"^(?:from|import) (\w+)", example.parsed, re.MULTILINE):
+        pytest.importorskip(module, reason=f"{module} has an environment of its own")
+    before, after = TEXT[: example.start], TEXT[example.end :]
+    if typed := _TYPED.search(before):
+        person.extend(typed[1].split())
+    example.document.namespace.clear()
+    example.document.namespace["__name__"] = "__main__"
+
+    example.evaluate()
+
+    if prints := _PRINTS.match(after.removeprefix("```").removeprefix("\n")):
+        assert capsys.readouterr().out == prints[1]
+
+
+@pytest.mark.parametrize(
+    "example",
+    [example for example in _examples() if _is_test(example)],
+    ids=lambda example: f"line {example.line}",
+)
+def test_block_of_tests(example: Example, elsewhere: Path) -> None:
+    """A block with tests passes as a file of tests."""
+    (elsewhere / "test_block.py").write_text(example.parsed, encoding="utf-8")
+
+    done = _run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_block.py"])
+
+    assert done.returncode == 0, done.stdout
+
+
+def _run(command: list[str]) -> Any:
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=280
+    )
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    """Each file that the README names or shows is there."""
+    named = set(re.findall(r"(?:examples|tests)/[\w/]+\.\w+", TEXT))
+
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_extras_named_in_the_readme_exist() -> None:
+    """Each extra that the README installs is declared."""
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(re.findall(r"\[(\w+)\]\"", TEXT))
+
+    assert "dev" in extras
+    assert [extra for extra in sorted(extras) if f"\n{extra} = [" not in declared] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_picture() -> None:
+    """The picture of the prompt is what a terminal shows when the quickstart is run today."""
+    import picture
+
+    assert picture.PICTURE.read_text(encoding="utf-8") == picture.svg(
+        picture.quickstart()
+    ), "the prompt has changed: run python tests/picture.py"

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actionguard import ApprovalDenied, AuditLog, guard
+from actionguard.channels.base import ApprovalChannel, ask
+from actionguard.core import Action, Decision
+from actionguard.testing import (
+    AutoApproveChannel,
+    AutoDenyChannel,
+    ScriptedChannel,
+    ScriptExhausted,
+    SilentChannel,
+    read_log,
+)
+
+NO_LOG = AuditLog(enabled=False)
+
+
+def refund(amount: float) -> str:
+    return f"refunded {amount}"
+
+
+async def arefund(amount: float) -> str:
+    return f"refunded {amount}"
+
+
+@pytest.fixture(params=["sync", "async"])
+def asked(request: pytest.FixtureRequest) -> Any:
+    """Asks a channel as guarded plain code does, or as guarded async code does."""
+    if request.param == "sync":
+        return ask
+    return lambda channel, action: asyncio.run(channel.arequest_approval(action))
+
+
+@pytest.fixture
+def silent() -> Iterator[SilentChannel]:
+    with SilentChannel() as channel:
+        yield channel
+
+
+# --- channels that answer --------------------------------------------------------------------
+
+
+def test_auto_approve_says_yes_to_everything(asked: Any) -> None:
+    """Every request is approved, with the comment, and kept in order."""
+    channel = AutoApproveChannel("fine")
+    actions = [Action("refund", {"amount": n}) for n in range(3)]
+
+    answers = [asked(channel, action) for action in actions]
+
+    assert answers == [Decision.approve("fine")] * 3
+    assert channel.requests == actions
+    assert len({id(answer) for answer in answers}) == 3
+
+
+def test_auto_deny_says_no_to_everything(asked: Any) -> None:
+    """Every request is denied, as a person would deny it."""
+    channel = AutoDenyChannel("not today")
+
+    answer = asked(channel, Action("refund", {}))
+
+    assert answer == Decision.deny("not today")
+    assert answer.unanswered is False
+    assert channel.requests == [Action("refund", {})]
+
+
+def test_scripted_answers_come_in_order(asked: Any) -> None:
+    """Decisions are given as they are, bools as decisions, and exceptions are raised."""
+    given = Decision(True, "ok", metadata={"ticket": 7})
+    channel = ScriptedChannel(True, False, given, ConnectionError("down"))
+
+    assert asked(channel, Action("a", {})) == Decision.approve()
+    assert asked(channel, Action("b", {})) == Decision.deny()
+    assert asked(channel, Action("c", {})) is given
+    with pytest.raises(ConnectionError, match="down"):
+        asked(channel, Action("d", {}))
+    assert [action.tool_name for action in channel.requests] == ["a", "b", "c", "d"]
+
+
+def test_exhausted_script_says_so(asked: Any) -> None:
+    """A request too many fails the test that made it, and is recorded."""
+    channel = ScriptedChannel(True)
+    asked(channel, Action("first", {}))
+
+    with pytest.raises(ScriptExhausted, match=r"has 1 answers, .* one more: second\(n=5\)"):
+        asked(channel, Action("second", {"n": 5}))
+    assert len(channel.requests) == 2
+
+
+@pytest.mark.parametrize("answer", ["yes", 1, None, TimeoutError])
+def test_script_takes_only_answers(answer: Any) -> None:
+    """What is no answer is refused when the script is written."""
+    with pytest.raises(TypeError, match="a Decision, True, False or an exception to raise, not"):
+        ScriptedChannel(True, answer)
+
+
+def test_each_thread_gets_an_answer_of_its_own() -> None:
+    """A script shared by threads gives every answer once, and records every request once."""
+    script = [Decision(True, str(n)) for n in range(200)]
+    channel = ScriptedChannel(*script)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: ask(channel, Action("a", {"n": n})), range(200)))
+
+    assert sorted(str(answer.comment) for answer in answers) == sorted(map(str, range(200)))
+    given = {action.args["n"]: str(at) for at, action in enumerate(channel.requests)}
+    assert [given[n] for n in range(200)] == [answer.comment for answer in answers]
+
+
+def test_subclass_may_answer_in_its_own_way(asked: Any) -> None:
+    """A subclass that overrides the plain method is asked by async code, too."""
+
+    class Cautious(AutoApproveChannel):
+        def request_approval(self, action: Action) -> Decision:
+            decision = super().request_approval(action)
+            return decision if action.args["n"] < 5 else Decision.deny()
+
+    channel = Cautious()
+
+    assert asked(channel, Action("a", {"n": 1})).approved is True
+    assert asked(channel, Action("a", {"n": 9})).approved is False
+    assert len(channel.requests) == 2
+
+
+# --- a channel that does not -----------------------------------------------------------------
+
+
+def test_silent_channel_keeps_a_plain_caller_waiting(silent: SilentChannel) -> None:
+    """A plain caller waits until the channel is hung up, and then runs nothing."""
+    ran: list[float] = []
+    outcome: list[object] = []
+    guarded = guard(ran.append, channel=silent, audit=NO_LOG, on_denied="return")
+    thread = threading.Thread(target=lambda: outcome.append(guarded(4000.0)), daemon=True)
+    thread.start()
+
+    requests = silent.wait_for_requests()
+    assert (len(requests), ran, outcome) == (1, [], [])
+    silent.hang_up()
+    thread.join(10)
+
+    assert ran == []
+    assert str(outcome[0]).startswith("DENIED: append(")
+    assert "the silent channel was hung up" in str(outcome[0])
+
+
+def test_silent_channel_keeps_async_callers_waiting_until_cancelled(silent: SilentChannel) -> None:
+    """A task is cancelled at once, and the other waiting ones wait on."""
+    guarded = guard(arefund, channel=silent, audit=NO_LOG)
+
+    async def main() -> list[Any]:
+        first, second = asyncio.create_task(guarded(1.0)), asyncio.create_task(guarded(2.0))
+        while len(silent.requests) < 2:
+            await asyncio.sleep(0)
+        first.cancel()
+        done, pending = await asyncio.wait([first, second], timeout=0.05)
+        assert (done, pending) == ({first}, {second})
+        silent.hang_up()
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    cancelled, denied = asyncio.run(main())
+
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert isinstance(denied, ApprovalDenied)
+    assert denied.decision is not None
+    assert denied.decision.unanswered is True
+
+
+def test_hung_up_channel_waits_no_more(asked: Any) -> None:
+    """Requests after the end do not wait, and hanging up twice does no harm."""
+    with SilentChannel() as channel:
+        pass
+    channel.hang_up()
+
+    assert asked(channel, Action("a", {})).unanswered is True
+    assert len(channel.requests) == 1
+
+
+def test_waiting_for_requests_gives_up() -> None:
+    """A test that waits for a request that never comes is told so, in numbers."""
+    channel = AutoApproveChannel()
+    ask(channel, Action("a", {}))
+
+    assert channel.wait_for_requests(1, timeout=0) == [Action("a", {})]
+    with pytest.raises(TimeoutError, match=r"expected 2 requests in 0\.01 s, got 1"):
+        channel.wait_for_requests(2, timeout=0.01)
+
+
+# --- with a guard ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [AutoApproveChannel(), AutoDenyChannel(), ScriptedChannel(True), SilentChannel()],
+    ids=lambda channel: channel.name,
+)
+def test_doubles_are_channels(channel: ApprovalChannel) -> None:
+    """Each is a channel with a name of its own."""
+    assert isinstance(channel, ApprovalChannel)
+    assert channel.name in {"auto-approve", "auto-deny", "scripted", "silent"}
+
+
+def test_a_guard_is_tested_without_a_person(log_path: Path) -> None:
+    """What ran, what was asked and what was logged can all be seen."""
+    channel = ScriptedChannel(True, False)
+    guarded = guard(refund, channel=channel, audit=log_path, on_denied="return")
+
+    assert guarded(50.0) == "refunded 50.0"
+    assert guarded(60.0).startswith("DENIED: ")
+    assert [action.pretty() for action in channel.requests] == [
+        "refund(amount=50.0)",
+        "refund(amount=60.0)",
+    ]
+    assert [(line["approved"], line["decision_source"]) for line in read_log(log_path)] == [
+        (True, "scripted"),
+        (False, "scripted"),
+    ]
