@@ -1,0 +1,69 @@
+"""Guard any callable: a function, a method, a generator, or one that somebody else wrote.
+
+Run:  python examples/any_function.py
+You are asked five times. Each denied call raises ApprovalDenied, or returns what you chose; say y
+or n as you like, and watch what the program makes of it.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from actionguard import ApprovalDenied, guard
+
+
+@guard
+def delete_user(user_id: str) -> str:
+    """Permanently delete a user account."""
+    return f"deleted {user_id}"
+
+
+class Account:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+
+    # What a denied call returns: a message that a model can read ...
+    @guard(on_denied="return")
+    def close(self, reason: str = "none given") -> str:
+        """Close the account."""
+        return f"closed the account of {self.owner}"
+
+
+# ... or what you make of the denial.
+@guard(on_denied=lambda denied: {"ok": False, "why": denied.action.pretty()})
+def deploy(version: str) -> object:
+    """Deploy to production."""
+    return {"ok": True, "version": version}
+
+
+@guard(on_denied="return")
+def delete_files(names: list[str]) -> Iterator[str]:
+    """Delete files one by one."""
+    for name in names:
+        yield f"deleted {name}"
+
+
+def main() -> None:
+    try:
+        print(delete_user("u_42"))
+    except ApprovalDenied as denied:
+        print("not done:", denied.action.pretty())
+
+    print(Account("ann").close(reason="moved away"))
+    print(deploy("1.4.2"))
+    print(list(delete_files(["a.txt", "b.txt"])))
+
+    # A function of somebody else's, guarded where you hand it on.
+    folder = Path(tempfile.mkdtemp())
+    remove = guard(shutil.rmtree)
+    try:
+        remove(folder)
+    except ApprovalDenied:
+        pass
+    print("the folder is", "still there" if folder.exists() else "gone")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""One guarded function as a tool of other frameworks: each that is installed here calls it.
+
+Run:  pip install openai-agents pydantic-ai-slim llama-index-core fastmcp smolagents
+      python examples/other_frameworks.py
+No model and no key is needed: each framework is handed the call that a model would make, and what
+it would tell the model is printed. You are asked once for each; deny some.
+"""
+
+import asyncio
+import importlib.util
+import json
+from collections.abc import Awaitable, Callable
+
+from actionguard import guard
+
+
+# A denial is an answer here, since each framework hands its model what a tool returns.
+@guard(on_denied="return")
+async def refund(amount: float, customer_id: str) -> str:
+    """Issue a refund to a customer's card."""
+    return f"refunded {amount} to {customer_id}"
+
+
+@guard(on_denied="return")
+def refund_now(amount: float, customer_id: str) -> str:
+    """Issue a refund to a customer's card.
+
+    Args:
+        amount: How much.
+        customer_id: To whom.
+    """
+    return f"refunded {amount} to {customer_id}"
+
+
+CALL = {"amount": 4000.0, "customer_id": "cus_123"}
+
+
+async def openai_agents() -> object:
+    from agents import function_tool
+    from agents.tool_context import ToolContext
+
+    tool = function_tool(refund)
+    call = json.dumps(CALL)
+    context = ToolContext(None, tool_name="refund", tool_call_id="1", tool_arguments=call)
+    return await tool.on_invoke_tool(context, call)
+
+
+async def pydantic_ai() -> object:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    run = await Agent(TestModel(), tools=[refund]).run("Refund it.")
+    return run.output
+
+
+async def llama_index() -> object:
+    from llama_index.core.tools import FunctionTool
+
+    return await FunctionTool.from_defaults(refund).acall(**CALL)
+
+
+async def fastmcp() -> object:
+    from fastmcp import Client, FastMCP
+
+    server = FastMCP("bank")
+    server.tool(refund)
+    async with Client(server) as client:
+        return (await client.call_tool("refund", CALL)).data
+
+
+async def smolagents() -> object:
+    from smolagents import tool
+
+    # It takes no async functions; in a thread, since a plain one waits where it is called.
+    return await asyncio.to_thread(tool(refund_now), **CALL)
+
+
+FRAMEWORKS: dict[str, Callable[[], Awaitable[object]]] = {
+    "agents": openai_agents,
+    "pydantic_ai": pydantic_ai,
+    "llama_index": llama_index,
+    "fastmcp": fastmcp,
+    "smolagents": smolagents,
+}
+
+
+async def main() -> None:
+    for module, call in FRAMEWORKS.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{module}: not installed")
+        else:
+            print(f"{module}: {await call()}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
