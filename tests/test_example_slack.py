@@ -109,12 +109,15 @@ def test_runs_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[:4] == [
+    assert lines[:2] == [
         "Slack shows: request 1, Tool: refund",
         "Slack shows: request 2, Tool: refund",
+    ]
+    shown = {line for line in lines[2:] if line.startswith("Slack shows:")}  # whichever comes first
+    assert shown == {
         "Slack shows: <@U0ADA> denied this.",
         "Slack shows: <@U0GRACE> approved this.",
-    ]
+    }
     got = [line for line in lines if line.startswith("Agent gets:")]
     assert len(got) == 2
     assert sum("refunded $50.00 to cus_123" in line for line in got) == 1

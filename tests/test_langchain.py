@@ -137,8 +137,9 @@ def giving(result: Any, **fields: Any) -> StructuredTool:
 
 
 def pay_with(client: str, x: int, config: RunnableConfig) -> str:
+    done = note(x=x) + client
     assert config["configurable"]["thread_id"] == "t-1"
-    return note(x=x) + client
+    return done
 
 
 class Bank:
@@ -203,8 +204,9 @@ class Subclass(BaseTool):
     description: str = "Refund x."
     args_schema: type[BaseModel] = Args
 
+    # A default of its own: langchain-core 0.3 does not hand on the schema's.
     def _run(
-        self, x: int, customer: str, run_manager: CallbackManagerForToolRun | None = None
+        self, x: int, customer: str = "ann", run_manager: CallbackManagerForToolRun | None = None
     ) -> str:
         return self.helper(x, customer)
 
@@ -217,8 +219,9 @@ class Schemaless(BaseTool):
     description: str = "Refund x."
 
     def _run(self, x: int, customer: str = "ann", *, config: RunnableConfig) -> str:
+        done = note(x=x, customer=customer)
         assert config["tags"]
-        return note(x=x, customer=customer)
+        return done
 
 
 class AsyncOnly(Subclass):
@@ -665,7 +668,7 @@ def test_inner_steps_end_with_the_call(log: AuditLog) -> None:
     kept: list[Any] = []
 
     class Nested(Subclass):
-        def _run(self, x: int, customer: str) -> str:
+        def _run(self, x: int, customer: str = "ann") -> str:
             kept.append(self)
             return str(self.invoke({"x": x - 1})) if x else "zero"
 

@@ -1,0 +1,545 @@
+"""Guarded tools in real agents: LangGraph's ToolNode and loops, with a model that is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import operator
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.config import get_config, get_stream_writer
+from langgraph.errors import ParentCommand
+from langgraph.graph import START, StateGraph
+from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode
+from langgraph.store.memory import InMemoryStore
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel
+
+from actionguard import (
+    Action,
+    ApprovalChannel,
+    ApprovalPolicy,
+    AuditLog,
+    Decision,
+    guard,
+    guard_tools,
+)
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
+
+try:
+    from langchain.agents import create_agent
+    from langchain.agents.middleware import wrap_tool_call
+    from langgraph.prebuilt import ToolRuntime
+except ImportError:  # before 1.0
+    from langgraph.prebuilt import create_react_agent as create_agent
+
+    wrap_tool_call = ToolRuntime = None  # type: ignore[assignment]
+
+RAN: list[Any] = []
+
+
+class Model(BaseChatModel):
+    """Says what it was made with, turn by turn."""
+
+    turns: list[AIMessage]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any) -> Any:
+        return ChatResult(generations=[ChatGeneration(message=self.turns.pop(0))])
+
+
+def saying(*turns: Any) -> Model:
+    """A model that asks for each turn's calls (pairs of name and args), and then says "bye"."""
+    messages, number = [], 0
+    for turn in turns:
+        calls = []
+        for name, args in turn:
+            calls.append({"name": name, "args": args, "id": f"call-{number}"})
+            number += 1
+        messages.append(AIMessage("", tool_calls=calls))
+    return Model(turns=[*messages, AIMessage("bye")])
+
+
+@tool
+def refund(amount: int, customer: str = "ann") -> str:
+    """Refund an amount."""
+    RAN.append(amount)
+    writer = get_stream_writer()
+    writer({"refunding": amount})
+    return f"refunded {amount} in {get_config()['configurable'].get('thread_id')}"
+
+
+@tool
+async def arefund(amount: int) -> str:
+    """Refund an amount."""
+    RAN.append(amount)
+    return f"refunded {amount}"
+
+
+@tool
+def ask_body(amount: int) -> str:
+    """Ask from within the body."""
+    answer = interrupt({"sure about": amount})
+    RAN.append(amount)
+    return f"answered {answer}"
+
+
+class Interrupting(ApprovalChannel):
+    """Asks whoever resumes the graph."""
+
+    name = "interrupt"
+
+    def request_approval(self, action: Action) -> Decision:
+        return Decision(interrupt({"action": action.pretty()}) == "yes")
+
+
+class AsyncInterrupting(Interrupting):
+    async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+        return super().request_approval(action)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AuditLog:
+    RAN.clear()
+    return AuditLog(tmp_path / "audit.jsonl")
+
+
+@pytest.fixture(params=["invoke", "ainvoke"])
+def go(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Runs a graph in plain or in async code."""
+    if request.param == "invoke":
+        return lambda graph, *args, **kwargs: graph.invoke(*args, **kwargs)
+    return lambda graph, *args, **kwargs: asyncio.run(graph.ainvoke(*args, **kwargs))
+
+
+def start(**state: Any) -> dict[str, Any]:
+    return {"messages": [HumanMessage("hi", id="h")], **state}
+
+
+def texts(state: Any) -> list[Any]:
+    return [(m.type, m.content, getattr(m, "status", None)) for m in state["messages"]]
+
+
+THREAD: Any = {"configurable": {"thread_id": "t-1"}}
+CALLS = [[("refund", {"amount": 5})], [("refund", {"amount": 7}), ("refund", {"amount": "x"})]]
+
+
+def test_agent_like_with_bare_tools(go: Any, log: AuditLog) -> None:
+    """The conversation with guarded tools is that with the bare ones, wrong arguments included."""
+    bare = go(create_agent(saying(*CALLS), [refund]), start(), THREAD)
+    guarded = guard_tools([refund], channel=AutoApproveChannel(), audit=log)
+
+    state = go(create_agent(saying(*CALLS), guarded), start(), THREAD)
+
+    assert texts(state) == texts(bare)
+    assert RAN == [5, 7, 5, 7]
+
+
+def test_denied_in_the_middle(go: Any, log: AuditLog, lines: Any) -> None:
+    """The loop goes on after a denial, and each call of a message gets its own answer."""
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
+    tools = guard_tools([refund], policy=policy, channel=AutoDenyChannel("too much"), audit=log)
+    turns = [[("refund", {"amount": a}) for a in (1, 9, 2)], [("refund", {"amount": 3})]]
+
+    state = go(create_agent(saying(*turns), tools), start(), THREAD)
+
+    found = [m for m in state["messages"] if isinstance(m, ToolMessage)]
+    assert [m.tool_call_id for m in found] == ["call-0", "call-1", "call-2", "call-3"]
+    assert [m.status for m in found] == ["success", "error", "success", "success"]
+    assert "DENIED: a person refused refund(amount=9" in found[1].content
+    assert "too much" in found[1].content and state["messages"][-1].content == "bye"
+    assert sorted(RAN) == [1, 2, 3] and len(lines()) == 4
+
+
+def test_blocked_in_an_agent(go: Any, log: AuditLog) -> None:
+    """A broken channel is told to the agent without the text of its exception."""
+    tools = guard_tools([refund], channel=ScriptedChannel(OSError("s3cret")), audit=log)
+
+    state = go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
+
+    assert state["messages"][2].content.startswith("BLOCKED: ")
+    assert "s3cret" not in str(state) and RAN == []
+
+
+@pytest.mark.parametrize("mode", ["values", "updates", "messages", "custom", "debug"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_streams_like_bare_tools(mode: Any, is_async: bool, log: AuditLog) -> None:
+    """Every stream mode brings what it brings with the bare tool, the body's own writes too."""
+
+    def stream(tools: Any) -> list[Any]:
+        agent = create_agent(saying(CALLS[0]), tools)
+        if not is_async:
+            return list(agent.stream(start(), THREAD, stream_mode=mode))
+
+        async def collect() -> list[Any]:
+            return [part async for part in agent.astream(start(), THREAD, stream_mode=mode)]
+
+        return asyncio.run(collect())
+
+    wanted = stream([refund])
+    got = stream(guard_tools([refund], channel=AutoApproveChannel(), audit=log))
+
+    assert [_shape(part) for part in got] == [_shape(part) for part in wanted]
+    assert mode != "custom" or got == [{"refunding": 5}]
+
+
+def test_events_like_bare_tools(log: AuditLog) -> None:
+    """astream_events brings the same events, with the same names, inputs and nesting."""
+
+    async def collect(tools: Any) -> list[Any]:
+        agent = create_agent(saying(CALLS[0]), tools)
+        events = [event async for event in agent.astream_events(start(), THREAD, version="v2")]
+        seen: list[str] = []
+        for event in events:
+            seen.extend(i for i in (*event["parent_ids"], event["run_id"]) if i not in seen)
+        return [
+            (e["event"], e["name"], [seen.index(i) for i in e["parent_ids"]], _shape(e["data"]))
+            for e in events
+        ]
+
+    wanted = asyncio.run(collect([refund]))
+    guarded = guard_tools([refund], channel=AutoApproveChannel(), audit=log)
+    assert asyncio.run(collect(guarded)) == wanted
+
+
+def _shape(value: Any) -> Any:
+    """A value without the ids and times that differ from run to run."""
+    if isinstance(value, BaseModel):
+        value = (type(value).__name__, value.model_dump())
+    if isinstance(value, dict):
+        skip = ("id", "timestamp", "run_id", "checkpoint_ns", "langgraph_checkpoint_ns", "ls_")
+        return {k: _shape(v) for k, v in value.items() if not str(k).startswith(skip)}
+    if isinstance(value, (list, tuple)):
+        return [_shape(item) for item in value]
+    return value if isinstance(value, (str, int, float, type(None))) else type(value)
+
+
+@pytest.mark.parametrize("channel", [Interrupting, AsyncInterrupting])
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_channel_that_interrupts(
+    channel: Any, answer: str, go: Any, log: AuditLog, lines: Any
+) -> None:
+    """The graph pauses with the channel's question; the answer resumes it; one line in the end."""
+    tools = guard_tools([refund], channel=channel(), audit=log)
+    agent = create_agent(saying(CALLS[0]), tools, checkpointer=InMemorySaver())
+
+    paused = go(agent, start(), THREAD)
+
+    asked = "refund(amount=5, customer='ann')"
+    assert [i.value for i in paused["__interrupt__"]] == [{"action": asked}]
+    assert lines() == [] and RAN == [] and log.in_flight() == []
+    state = go(agent, Command(resume=answer), THREAD)
+    assert state["messages"][-1].content == "bye"
+    assert state["messages"][2].status == ("success" if answer == "yes" else "error")
+    (line,) = lines()
+    assert (line["approved"], line["executed"]) == (answer == "yes", answer == "yes")
+    assert [5] * (answer == "yes") == RAN and sorted(log.path.parent.iterdir()) == [log.path]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_body_that_interrupts(held: bool, go: Any, log: AuditLog, lines: Any) -> None:
+    """An interrupt in the body pauses the call: it is asked for again, and has one line."""
+    policy = ApprovalPolicy(require_always=held)
+    channel = ScriptedChannel(True, True)
+    tools = guard_tools([ask_body], policy=policy, channel=channel, audit=log)
+    agent = create_agent(saying([("ask_body", {"amount": 5})]), tools, checkpointer=InMemorySaver())
+
+    paused = go(agent, start(), THREAD)
+    assert paused["__interrupt__"][0].value == {"sure about": 5}
+    assert lines() == [] and log.in_flight() == []
+    state = go(agent, Command(resume="sure"), THREAD)
+
+    assert state["messages"][2].content == "answered sure" and RAN == [5]
+    assert len(lines()) == 1 and len(channel.requests) == 2 * held
+
+
+def test_parallel_interrupts(go: Any, log: AuditLog, lines: Any) -> None:
+    """Two equal calls of one message pause as two questions; each has its answer and its line."""
+    tools = guard_tools([refund], channel=Interrupting(), audit=log)
+    turn = [("refund", {"amount": 5}), ("refund", {"amount": 5})]
+    agent = create_agent(saying(turn), tools, checkpointer=InMemorySaver())
+
+    state = go(agent, start(), THREAD)
+    for answer in ("yes", "no"):
+        state = go(agent, Command(resume={state["__interrupt__"][0].id: answer}), THREAD)
+
+    answers = [m.status for m in state["messages"] if m.type == "tool"]
+    assert sorted(answers) == ["error", "success"] and RAN == [5]
+    assert sorted(line["executed"] for line in lines()) == [False, True]
+
+
+def test_agent_in_a_subgraph(go: Any, log: AuditLog, lines: Any) -> None:
+    """A guarded tool of an agent that is a node of another graph pauses and resumes all of it."""
+
+    class State(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+
+    tools = guard_tools([refund], channel=Interrupting(), audit=log)
+    outer = StateGraph(State)
+    outer.add_node("agent", create_agent(saying(CALLS[0]), tools))
+    outer.add_edge(START, "agent")
+    graph = outer.compile(checkpointer=InMemorySaver())
+
+    assert "__interrupt__" in go(graph, start(), THREAD)
+    state = go(graph, Command(resume="yes"), THREAD)
+
+    assert state["messages"][-1].content == "bye" and RAN == [5]
+    assert len(lines()) == 1
+
+
+def test_parent_command(go: Any, log: AuditLog, lines: Any) -> None:
+    """A handoff raised by the body passes untouched, and that call is over: it has its line."""
+
+    @tool
+    def hand_off(call_id: Annotated[str, InjectedToolCallId]) -> Command:
+        """Hand off."""
+        raise ParentCommand(Command(graph=Command.PARENT, goto="other", update={"seen": [1]}))
+
+    class State(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+        seen: Annotated[list[int], operator.add]
+
+    def other(state: State) -> dict[str, Any]:
+        return {"seen": [2]}
+
+    def graph(made: BaseTool) -> Any:
+        outer = StateGraph(State)
+        outer.add_node("agent", create_agent(saying([("hand_off", {})]), [made]))
+        outer.add_node("other", other)
+        outer.add_edge(START, "agent")
+        return outer.compile()
+
+    bare = go(graph(hand_off), start(seen=[]))
+    state = go(graph(guard(hand_off, channel=AutoApproveChannel(), audit=log)), start(seen=[]))
+
+    assert state["seen"] == bare["seen"] == [1, 2]
+    assert [line["executed"] for line in lines()] == [True]
+
+
+class HiddenArgs(BaseModel):
+    amount: int
+    state: Annotated[Any, InjectedState]
+    user: Annotated[str, InjectedState("user")]
+    store: Annotated[Any, InjectedStore()]
+
+
+class Subclass(BaseTool):
+    name: str = "pay"
+    description: str = "Pay."
+    args_schema: type[BaseModel] = HiddenArgs
+
+    def _run(self, amount: int, state: Any, user: str, store: Any, config: RunnableConfig) -> str:
+        assert config["configurable"]["key"] == "s3cret-config"
+        RAN.append((amount, user, state["user"], store.get(("keys",), "k").value["v"]))
+        return "paid"
+
+
+def _function() -> BaseTool:
+    def pay(
+        amount: int,
+        state: Annotated[dict[str, Any], InjectedState],
+        user: Annotated[str, InjectedState("user")],
+        store: Annotated[Any, InjectedStore()],
+        config: RunnableConfig,
+    ) -> str:
+        """Pay."""
+        return Subclass()._run(amount, state, user, store, config)
+
+    return tool(pay)
+
+
+def _async_function() -> BaseTool:
+    made: Any = _function()
+
+    async def apay(*args: Any, **kwargs: Any) -> Any:
+        return made.func(*args, **kwargs)
+
+    apay.__annotations__, apay.__wrapped__ = made.func.__annotations__, made.func  # type: ignore[attr-defined]
+    return StructuredTool.from_function(made.func, apay)
+
+
+def _with_runtime() -> BaseTool:
+    @tool
+    def pay(amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
+        """Pay."""
+        return Subclass()._run(
+            amount, runtime.state, runtime.state["user"], runtime.store, runtime.config
+        )
+
+    return pay
+
+
+def _merely_named_runtime() -> BaseTool:
+    def pay(amount: int, runtime: Any = None) -> str:
+        return Subclass()._run(
+            amount, runtime.state, runtime.state["user"], runtime.store, runtime.config
+        )
+
+    schema = {"type": "object", "properties": {"amount": {"type": "integer"}}}
+    return StructuredTool(name="pay", description="Pay.", args_schema=schema, func=pay)
+
+
+HIDING = [Subclass, _function, _async_function, _with_runtime, _merely_named_runtime]
+
+
+@pytest.mark.parametrize("make", HIDING)
+@pytest.mark.parametrize("approved", [True, False])
+def test_runtime_values_stay_hidden(make: Any, approved: bool, go: Any, log: AuditLog) -> None:
+    """State, store, config and runtime reach the body, and no policy, person, log or message."""
+    if ToolRuntime is None and "runtime" in make.__name__:
+        pytest.skip("ToolRuntime came with 1.0")
+    store = InMemoryStore()
+    store.put(("keys",), "k", {"v": "s3cret-store"})
+    config: Any = {"configurable": {"key": "s3cret-config"}}
+    message = AIMessage("", tool_calls=[{"name": "pay", "args": {"amount": 5}, "id": "c"}])
+
+    class State(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+        user: str
+
+    def run(made: BaseTool) -> Any:
+        graph = StateGraph(State)
+        graph.add_node("tools", ToolNode([made]))
+        graph.add_edge(START, "tools")
+        state = {"messages": [message], "user": "s3cret-user"}
+        return go(graph.compile(store=store), state, config)["messages"][1]
+
+    channel = ScriptedChannel(approved)
+    result = run(guard(make(), channel=channel, audit=log))
+
+    assert [action.args for action in channel.requests] == [{"amount": 5}]
+    assert "s3cret" not in log.path.read_text() + str(result.content)
+    if approved:
+        assert RAN == [(5, "s3cret-user", "s3cret-user", "s3cret-store")]
+        assert result == run(make()) or result.model_dump(exclude={"id"}) == run(make()).model_dump(
+            exclude={"id"}
+        )
+    else:
+        assert RAN == [] and result.content.startswith("DENIED: a person refused pay(amount=5)")
+
+
+@pytest.mark.parametrize("made", [refund, arefund], ids=["plain", "async"])
+def test_released_calls_finish_meanwhile(made: Any, log: AuditLog) -> None:
+    """Of parallel calls, those that need nobody run while others wait, each under its own id."""
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
+    requests: list[str] = []
+
+    async def main() -> Any:
+        both, answer = asyncio.Event(), asyncio.Event()
+
+        class Slow(ApprovalChannel):
+            async def request_approval(self, action: Action) -> Decision:
+                requests.append(action.id)
+                if len(requests) == 2:
+                    both.set()
+                await answer.wait()
+                return Decision(True)
+
+        tools = guard_tools([made], policy=policy, channel=Slow(), audit=log)
+        turn = [(made.name, {"amount": a}) for a in (9, 9, 1)]
+        agent = asyncio.ensure_future(create_agent(saying(turn), tools).ainvoke(start(), THREAD))
+        await both.wait()
+        while len(log.path.read_bytes() if log.path.exists() else b"") == 0:
+            await asyncio.sleep(0)
+        assert RAN == [1]
+        answer.set()
+        return await agent
+
+    state = asyncio.run(main())
+
+    assert [m.status for m in state["messages"] if m.type == "tool"] == ["success"] * 3
+    assert len(set(requests)) == 2 and sorted(RAN) == [1, 9, 9]
+
+
+def test_cancelled_agent(log: AuditLog, lines: Any) -> None:
+    """Cancelling an agent's run ends the wait of its tool, which leaves its line."""
+
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        class Never(ApprovalChannel):
+            async def request_approval(self, action: Action) -> Decision:
+                asked.set()
+                await asyncio.Event().wait()
+                raise AssertionError
+
+        tools = guard_tools([refund], channel=Never(), audit=log)
+        run = asyncio.ensure_future(create_agent(saying(CALLS[0]), tools).ainvoke(start(), THREAD))
+        await asked.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
+
+    (line,) = lines()
+    assert line["executed"] is False and "CancelledError" in line["error"] and RAN == []
+
+
+def test_ctrl_c_in_the_channel(go: Any, log: AuditLog, lines: Any) -> None:
+    """Ctrl-C at the prompt ends the agent and the program, and leaves the call's line."""
+    tools = guard_tools([refund], channel=ScriptedChannel(KeyboardInterrupt()), audit=log)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
+
+    assert [line["error"] for line in lines()] == ["KeyboardInterrupt before the call was released"]
+    assert RAN == []
+
+
+@pytest.mark.skipif(wrap_tool_call is None, reason="middleware came with langchain 1.0")
+def test_middleware(log: AuditLog, lines: Any) -> None:
+    """A middleware sees the tool that it sees bare, and what it changes is asked for."""
+
+    @wrap_tool_call
+    def doubled(request: Any, handler: Any) -> Any:
+        assert isinstance(request.tool, StructuredTool) and request.tool.name == "refund"
+        call = request.tool_call
+        args = {**call["args"], "amount": call["args"]["amount"] * 2}
+        return handler(request.override(tool_call={**call, "args": args}))
+
+    channel = ScriptedChannel(True)
+    tools = guard_tools([refund], channel=channel, audit=log)
+    agent = create_agent(saying(CALLS[0]), tools, middleware=[doubled])
+    agent.invoke(start(), THREAD)
+
+    assert [action.args["amount"] for action in channel.requests] == RAN == [10]
+
+
+def test_threads_of_a_tool_node(log: AuditLog, lines: Any) -> None:
+    """Parallel calls wait in the node's own threads at once, and a hundred leave their lines."""
+    barrier = threading.Barrier(20)
+
+    class Together(ApprovalChannel):
+        def request_approval(self, action: Action) -> Decision:
+            barrier.wait(10)
+            return Decision(action.args["amount"] % 2 == 0)
+
+    made = guard(refund, channel=Together(), audit=log)
+    node = StateGraph(dict)
+    node.add_node("tools", ToolNode([made]))
+    node.add_edge(START, "tools")
+    calls = [{"name": "refund", "args": {"amount": a}, "id": str(a)} for a in range(100)]
+    config: Any = {"max_concurrency": 20, **THREAD}
+
+    state = node.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]}, config)
+
+    assert [m.status == "success" for m in state["messages"]] == [a % 2 == 0 for a in range(100)]
+    assert sorted(RAN) == list(range(0, 100, 2))
+    assert len(lines()) == 100 and json.dumps(lines())
