@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from actionguard.channels.base import ApprovalChannel, ask, call, in_thread, run_sync
+from actionguard.channels._waiting import call, in_thread, run_sync
+from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.channels.slack import SlackChannel
 from actionguard.core import Action, Decision
 

@@ -291,7 +291,7 @@ class _Passage:
     def _new_action(self) -> Action:
         action = Action(self._gate.name, self._snapshot.copy(), self._gate.description)
         if self._asked is not None:
-            action._id = self._asked.id
+            vars(action)["_id"] = self._asked.id
         return action
 
 

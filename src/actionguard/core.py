@@ -25,14 +25,13 @@ class Action:
     tool_name: str
     args: dict[str, Any]
     tool_description: str | None = None
-    _id: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def id(self) -> str:
         """Unique for every call, also between equal ones; made when first asked for."""
-        if self._id is None:
-            self._id = os.urandom(8).hex()
-        return self._id
+        known: str | None = self.__dict__.get("_id")
+        # setdefault: threads that ask at once get the same.
+        return known or self.__dict__.setdefault("_id", os.urandom(8).hex())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_id": self.id}  # a copy, or another process, has the same id

@@ -24,7 +24,8 @@ from actionguard._gate import Gate, Refuse, Refused
 from actionguard._guard import guard
 from actionguard._settings import Settings, check_policy, settings
 from actionguard._tool_arguments import RUNS_A_FIELD, ToolArguments, bare_class
-from actionguard.channels.base import ApprovalChannel, in_thread
+from actionguard.channels._waiting import in_thread
+from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
 from actionguard.policy import ApprovalPolicy, Policy
 

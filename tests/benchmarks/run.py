@@ -62,9 +62,13 @@ def environment(name: str, package: list[str]) -> Path:
 
 
 def measure(python: Path, case: str) -> dict[str, float]:
+    # Both as installed: with compiled modules, also where this process writes none.
+    compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-W", "ignore", HERE / "cases.py", case, folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=folder, env=compiled
+        )
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")
     result: dict[str, float] = json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import contextlib
 import contextvars
@@ -70,6 +69,8 @@ class CLIChannel(ApprovalChannel):
 
     async def arequest_approval(self, action: Action) -> Decision:
         """The same for guarded async code: cancelled, it takes its question back."""
+        import asyncio
+
         # A thread asks, but only once it is this caller's turn. Until it has asked, it needs
         # nothing of the loop: a guarded plain function, queueing behind it, may block that.
         outcome: Future[Callable[[], Decision]] = Future()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import re
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from time import monotonic
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from actionguard.channels._slack_message import message
-from actionguard.channels.base import ApprovalChannel, call, in_thread, run_sync
+from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
-
-T = TypeVar("T")
 
 PollFn = Callable[[Action], "Decision | Awaitable[Decision | None] | None"]
 
@@ -104,6 +101,8 @@ class SlackChannel(ApprovalChannel):
             TimeoutError: `poll_fn` hangs, and `on_timeout` is "approve".
             Exception: What `poll_fn` raised.
         """
+        from actionguard.channels._waiting import run_sync
+
         return run_sync(self._ask(action))
 
     async def arequest_approval(self, action: Action) -> Decision:
@@ -115,6 +114,8 @@ class SlackChannel(ApprovalChannel):
         return message(action, f"after {self.timeout:g} s: {self.on_timeout}")
 
     async def _ask(self, action: Action) -> Decision:
+        import asyncio
+
         deadline = monotonic() + self.timeout
         await self._post(action, deadline)
         while True:
@@ -127,9 +128,11 @@ class SlackChannel(ApprovalChannel):
             await asyncio.sleep(min(max(self.poll_interval, _SHORTEST_INTERVAL), left))
 
     async def _poll(self, action: Action, limit: float) -> Decision | None:
+        from actionguard.channels._waiting import call, within
+
         if self.poll_fn is None:
             return None
-        poll = await _within(limit, call(self.poll_fn, action))
+        poll = await within(limit, call(self.poll_fn, action))
         if poll is None:
             # Silence is consent only for those who have listened: there may be a no.
             if self.on_timeout == "approve":
@@ -147,12 +150,16 @@ class SlackChannel(ApprovalChannel):
         return Decision(self.on_timeout == "approve", comment, unanswered=True)
 
     async def _post(self, action: Action, deadline: float) -> None:
+        import asyncio
+
+        from actionguard.channels._waiting import in_thread, within
+
         # urllib3's own retries would sleep in the thread, deaf to a cancelled wait, and post after
         # the caller has gone: here the waits between attempts are asyncio's.
         payload = self.message(action)
         limit = self.post_timeout
         for backoff in (*_BACKOFF, None):
-            attempt = await _within(limit, in_thread(self._attempt, payload))
+            attempt = await within(limit, in_thread(self._attempt, payload))
             reply = attempt.result() if attempt else _Reply(f"no answer within {limit:g} s")
             if reply.delivered:
                 return
@@ -220,20 +227,6 @@ class _Reply(NamedTuple):
     def __str__(self) -> str:
         text = f"HTTP {self.status} {self.reason}".rstrip() if self.status else self.reason
         return text if self.retry_after is None else f"{text}, retry after {self.retry_after:g} s"
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
-    """The finished work, or None if it takes longer; it is then cancelled and left to itself.
-
-    Unlike `asyncio.wait_for`, this does not wait for work that refuses to be cancelled.
-    """
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else may
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        return task if task.done() else None
-    finally:
-        task.cancel()
 
 
 class _Secret(str):
