@@ -1,22 +1,29 @@
 """Guarded functions inside agent frameworks other than LangChain, driven by models of no cost.
 
-They live in environments of their own: frameworks.txt and crewai.txt beside this say of what.
+They have environments of their own, which .ci/run makes: frameworks.txt and crewai.txt beside this
+say of what.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actionguard import ApprovalDenied, guard
-from actionguard.testing import AutoApproveChannel, AutoDenyChannel
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
 
-# Their own deprecations are theirs.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.timeout(300),
+    # Their own deprecations, and CrewAI's way of importing, are theirs.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ImportWarning"),
+]
 
 ARGS = {"amount": 4000.0, "customer_id": "cus_1"}
 
@@ -45,8 +52,8 @@ async def arefund(amount: float, customer_id: str = "cus_0") -> str:
 class OpenAIAgents:
     """function_tool, in a run with a model that calls it once."""
 
-    module = "agents"
-    says_errors = True
+    distribution = "openai-agents"
+    says_errors = False  # only that there was one, and "Please try again"
 
     def schema(self, function: Any) -> Any:
         from agents import function_tool
@@ -117,7 +124,7 @@ class OpenAIAgents:
 class PydanticAI:
     """A tool of an Agent, in a run with a FunctionModel that calls it once."""
 
-    module = "pydantic_ai"
+    distribution = "pydantic-ai-slim"
     says_errors = False  # the run ends with it
 
     def _agent(self, function: Any) -> tuple[Any, list[Any], list[str]]:
@@ -167,7 +174,7 @@ class PydanticAI:
 class LlamaIndex:
     """FunctionTool, in a run of a FunctionAgent with a model that calls it once."""
 
-    module = "llama_index.core"
+    distribution = "llama-index-core"
     says_errors = True
 
     def schema(self, function: Any) -> Any:
@@ -217,10 +224,12 @@ class LlamaIndex:
 
 
 class CrewAI:
-    """A tool of an Agent in a Crew, with a model that calls it once."""
+    """A tool of an Agent in a Crew, with a model that calls it."""
 
-    module = "crewai"
+    distribution = "crewai"
     says_errors = True
+    #: Whether the model has tool calls of its own, or writes them into its text.
+    native = True
 
     def schema(self, function: Any) -> Any:
         from crewai.tools import tool
@@ -229,39 +238,60 @@ class CrewAI:
         return made.name, made.description, made.args_schema.model_json_schema()
 
     def run(self, function: Any) -> str:
+        (text,) = self.results(function, calls=1)
+        return text
+
+    def results(self, function: Any, *, calls: int, **options: Any) -> list[str]:
         from crewai import Agent, BaseLLM, Crew, Task
         from crewai.tools import tool
 
+        native = self.native
         read: list[str] = []
 
-        class OneCall(BaseLLM):
-            def call(self, messages: Any, *_: Any, **__: Any) -> str:
-                last = messages[-1]["content"]
-                if "Observation:" in last and last.rsplit("Observation:", 1)[1].strip():
-                    read.append(last.rsplit("Observation:", 1)[1].strip())
+        class Calls(BaseLLM):
+            def supports_function_calling(self) -> bool:
+                return native
+
+            def call(self, messages: Any, *_: Any, **__: Any) -> Any:
+                read.clear()
+                for message in messages[1:]:  # the first one explains how to call
+                    text = message["content"] or ""
+                    if message["role"] == "tool":
+                        read.append(text)
+                    elif "Observation: " in text:
+                        read.append(text.split("Observation: ")[1])
+                if len(read) == calls:
                     return "Thought: I now know the final answer\nFinal Answer: done"
-                return (
-                    f"Thought: refund\nAction: {function.__name__}\n"
-                    f"Action Input: {json.dumps(ARGS)}"
-                )
+                name, arguments = function.__name__, json.dumps(ARGS)
+                if native:
+                    return [{"id": "call_1", "function": {"name": name, "arguments": arguments}}]
+                return f"Thought: refund\nAction: {name}\nAction Input: {arguments}"
 
         clerk = Agent(
             role="clerk",
             goal="refund",
             backstory="a clerk",
-            llm=OneCall(model="none"),
+            llm=Calls(model="none"),
             tools=[tool(function)],
         )
         task = Task(description="refund it", expected_output="done", agent=clerk)
-        Crew(agents=[clerk], tasks=[task]).kickoff()
-        return read[0]
+        Crew(agents=[clerk], tasks=[task], **options).kickoff()
+        return read
+
+
+class CrewAIInText(CrewAI):
+    """The same, with a model that writes its calls into its text."""
+
+    native = False
+    tries = 6  # a tool that raised is run again and again
 
 
 class Smolagents:
     """A tool of a ToolCallingAgent, with a model that calls it once."""
 
-    module = "smolagents"
+    distribution = "smolagents"
     says_errors = True
+    takes_async = False
 
     def schema(self, function: Any) -> Any:
         from smolagents import tool
@@ -304,8 +334,11 @@ class Smolagents:
 class MCP:
     """A tool of an MCP server, called by a client in the same process; the reference SDK."""
 
-    module = "mcp"
-    says_errors = False  # only that there was one
+    distribution = "mcp"
+
+    @property
+    def says_errors(self) -> bool:
+        return version("mcp") < "2"  # since then only that there was one
 
     def _server(self, function: Any) -> Any:
         try:
@@ -355,7 +388,7 @@ class MCP:
 class FastMCP:
     """A tool of a FastMCP server, called by a client in the same process."""
 
-    module = "fastmcp"
+    distribution = "fastmcp"
     says_errors = True
 
     def _server(self, function: Any) -> Any:
@@ -392,22 +425,74 @@ class FastMCP:
         return refund
 
 
-FRAMEWORKS = [OpenAIAgents(), PydanticAI(), LlamaIndex(), CrewAI(), Smolagents(), MCP(), FastMCP()]
+FRAMEWORKS = [
+    OpenAIAgents(),
+    PydanticAI(),
+    LlamaIndex(),
+    CrewAI(),
+    CrewAIInText(),
+    Smolagents(),
+    MCP(),
+    FastMCP(),
+]
 
 
-@pytest.fixture(params=FRAMEWORKS, ids=lambda framework: framework.module)
-def framework(request: pytest.FixtureRequest) -> Any:
-    pytest.importorskip(request.param.module, reason=f"{request.param.module} is not here")
-    return request.param
+def _is_here(framework: Any) -> bool:
+    try:
+        version(framework.distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
-@pytest.fixture(params=[refund, arefund], ids=["plain", "async"])
-def function(request: pytest.FixtureRequest, framework: Any) -> Any:
-    if request.param is arefund and framework.module == "smolagents":
-        pytest.skip("smolagents takes no async functions, guarded or bare")
-    return request.param
+HERE = [framework for framework in FRAMEWORKS if _is_here(framework)]
+if not HERE:
+    pytest.skip("the frameworks have environments of their own", allow_module_level=True)
 
 
+def _name(value: Any) -> str:
+    return value.__name__ if callable(value) else type(value).__name__
+
+
+each = pytest.mark.parametrize(
+    ("framework", "function"),
+    [
+        (framework, function)
+        for framework in HERE
+        for function in (refund, arefund)
+        if function is refund or getattr(framework, "takes_async", True)
+    ],
+    ids=_name,
+)
+
+
+def needs(framework: Any) -> pytest.MarkDecorator:
+    distribution = framework.distribution
+    reason = f"{distribution} has an environment of its own"
+    return pytest.mark.skipif(not _is_here(framework), reason=reason)
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CrewAI reports to nobody, asks nothing, and keeps nothing in anybody's home."""
+    monkeypatch.setenv("CREWAI_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("CREWAI_TESTING", "true")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+def test_each_has_an_environment() -> None:
+    """What is tested here is what the environments are made of."""
+    folder = Path(__file__).parent
+    pinned = [
+        name
+        for file in ("frameworks.txt", "crewai.txt")
+        for name in re.findall(r"^([\w-]+)==", (folder / file).read_text("utf-8"), re.MULTILINE)
+    ]
+
+    assert sorted(pinned) == sorted({framework.distribution for framework in FRAMEWORKS})
+
+
+@each
 def test_schema(framework: Any, function: Any, log_path: Path) -> None:
     """The framework shows its model the same tool as for the bare function."""
     guarded = guard(function, audit=log_path, channel=AutoApproveChannel(), on_denied="return")
@@ -415,6 +500,7 @@ def test_schema(framework: Any, function: Any, log_path: Path) -> None:
     assert framework.schema(guarded) == framework.schema(function)
 
 
+@each
 def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
     """An approved call runs, its result reaches the model, and one line is left."""
     channel = AutoApproveChannel()
@@ -428,6 +514,7 @@ def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> 
     assert (line["args"], line["executed"]) == (ARGS, True)
 
 
+@each
 def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
     """A denied call does not run, and its model reads why."""
     channel = AutoDenyChannel("twice in a row")
@@ -435,12 +522,13 @@ def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> No
 
     text = framework.run(guarded)
 
-    assert "DENIED" in text
+    assert "DENIED: a person refused" in text
     assert "twice in a row" in text
     (line,) = lines()
     assert (line["approved"], line["executed"]) == (False, False)
 
 
+@each
 def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
     """Some frameworks tell their model of the error too; with the others it has to be returned."""
     channel = AutoDenyChannel("twice in a row")
@@ -452,31 +540,118 @@ def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines
         text = ""
 
     assert ("twice in a row" in text) is framework.says_errors
-    (line,) = lines()
-    assert (line["approved"], line["executed"]) == (False, False)
+    asked = getattr(framework, "tries", 1)
+    assert [(line["approved"], line["executed"]) for line in lines()] == [(False, False)] * asked
 
 
+@pytest.mark.parametrize(
+    "framework", [one for one in HERE if hasattr(one, "with_context")], ids=_name
+)
 def test_runtime_context(framework: Any, log_path: Path, lines: Any) -> None:
     """What the framework passes in reaches the body, and neither the person nor the log."""
-    if not hasattr(framework, "with_context"):
-        pytest.skip(f"{framework.module} passes nothing in")
     function = framework.with_context()
     channel = AutoApproveChannel()
     guarded = guard(function, audit=log_path, channel=channel, exclude=["ctx"])
 
-    assert framework.schema(guarded) == framework.schema(function)
-    assert "refunded 4000.0 in " in framework.run(guarded)
+    text = framework.run(guarded)
+
+    assert "refunded 4000.0 in " in text
     assert [request.args for request in channel.requests] == [ARGS]
     (line,) = lines()
     assert line["args"] == ARGS
+    assert framework.schema(guarded) == framework.schema(function)
 
 
+@pytest.mark.parametrize(
+    "framework", [one for one in HERE if isinstance(one, (MCP, FastMCP))], ids=_name
+)
+def test_results_that_are_checked(framework: Any, log_path: Path, lines: Any) -> None:
+    """Where a string is no result, the framework's own error says that the call was denied."""
+    if framework.distribution == "fastmcp":
+        from fastmcp.exceptions import ToolError
+    else:
+        try:
+            from mcp.server.mcpserver.exceptions import ToolError
+        except ImportError:  # before 2.0
+            from mcp.server.fastmcp.exceptions import ToolError
+
+    def refund(amount: float, customer_id: str) -> dict[str, float]:
+        """Refund an amount."""
+        return {customer_id: amount}
+
+    def refuse(denied: ApprovalDenied) -> Any:
+        raise ToolError(str(denied))
+
+    channel = AutoDenyChannel("twice in a row")
+    returns = guard(refund, audit=log_path, channel=channel, on_denied="return")
+    raises = guard(refund, audit=log_path, channel=channel, on_denied=refuse)
+
+    assert framework.schema(raises) == framework.schema(refund)
+    assert "twice in a row" not in framework.run(returns)
+    assert "DENIED: a person refused" in framework.run(raises)
+    assert "twice in a row" in framework.run(raises)
+    assert [line["executed"] for line in lines()] == [False] * 3
+
+
+@pytest.mark.parametrize(("cache", "asked"), [(True, 1), (False, 2)], ids=["cache", "no cache"])
+@needs(CrewAI)
+def test_crewai_keeps_results(cache: bool, asked: int, log_path: Path) -> None:
+    """CrewAI answers an equal call with the first one's result, and asks and runs nothing."""
+    channel = ScriptedChannel(False, True)
+    guarded = guard(refund, audit=log_path, channel=channel, on_denied="return")
+
+    first, second = CrewAI().results(guarded, calls=2, cache=cache)
+
+    assert "DENIED: a person refused" in first
+    assert ("DENIED: a person refused" in second) is cache
+    assert len(channel.requests) == asked
+
+
+@needs(Smolagents)
+def test_smolagents_takes_no_async_functions(log_path: Path) -> None:
+    """An async function is refused with the same error as if it had no guard."""
+    guarded = guard(arefund, audit=log_path, channel=AutoApproveChannel())
+
+    for function in (arefund, guarded):
+        with pytest.raises(ValueError, match="No function definition found"):
+            Smolagents().schema(function)
+
+
+@needs(Smolagents)
 def test_smolagents_sends_source_without_the_guard(log_path: Path) -> None:
     """What smolagents would send to a remote executor is the body alone."""
-    smolagents = pytest.importorskip("smolagents")
+    from smolagents import tool
+
     guarded = guard(refund, audit=log_path, channel=AutoDenyChannel())
 
-    code = smolagents.tool(guarded).to_dict()["code"]
+    assert tool(guarded).to_dict()["code"] == tool(refund).to_dict()["code"]
 
-    assert "refunded" in code
-    assert "guard" not in code
+
+@pytest.mark.parametrize("on_denied", ["return", "raise"])
+@needs(Smolagents)
+def test_smolagents_code(on_denied: Any, log_path: Path, lines: Any) -> None:
+    """The code that a model writes goes on with a returned denial, and is stopped by an error."""
+    from smolagents import CodeAgent, Model, tool
+    from smolagents.models import ChatMessage, MessageRole
+
+    read: list[str] = []
+    code = [
+        f"said = refund(**{ARGS})\nprint('told the customer:', said)",
+        "final_answer('done')",
+    ]
+
+    class Writes(Model):
+        def generate(self, messages: Any, **_: Any) -> Any:
+            read.append(messages[-1].content[0]["text"])
+            return ChatMessage(
+                role=MessageRole.ASSISTANT, content=f"<code>\n{code.pop(0)}\n</code>"
+            )
+
+    channel = AutoDenyChannel("twice in a row")
+    guarded = guard(refund, audit=log_path, channel=channel, on_denied=on_denied)
+    CodeAgent(tools=[tool(guarded)], model=Writes(), verbosity_level=0).run("refund it")
+
+    assert "twice in a row" in read[1]
+    assert ("told the customer:" in read[1]) is (on_denied == "return")
+    (line,) = lines()
+    assert line["executed"] is False
