@@ -36,7 +36,7 @@ from actionguard.testing import (
     read_log,
 )
 
-assert_type(__version__, str)
+own_version: str = __version__
 
 # --- Action, Decision, ApprovalDenied --------------------------------------------------------
 
