@@ -489,7 +489,7 @@ def test_each_has_an_environment() -> None:
         for name in re.findall(r"^([\w-]+)==", (folder / file).read_text("utf-8"), re.MULTILINE)
     ]
 
-    assert sorted(pinned) == sorted({framework.distribution for framework in FRAMEWORKS})
+    assert set(pinned) == {framework.distribution for framework in FRAMEWORKS}
 
 
 @each
