@@ -60,7 +60,7 @@ def test_pretty() -> None:
 
 
 def test_decisions() -> None:
-    """approve and deny are a person's answers; only these two differ in `approved`."""
+    """Approve and deny are a person's answers; only these two differ in `approved`."""
     assert Decision.approve("fine") == Decision(True, "fine")
     assert Decision.deny() == Decision(False)
     assert Decision(True).metadata is not Decision(True).metadata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from actionguard import AuditLog
+from actionguard import ApprovalPolicy, AuditLog, guard
 from actionguard.core import Decision
-from actionguard.testing import read_log
+from actionguard.testing import AutoApproveChannel, read_log
 
 #: More rounds for a longer stress: ACTIONGUARD_KILLS=2000 pytest tests/test_journal.py -k random
 ROUNDS = int(os.environ.get("ACTIONGUARD_KILLS", "4"))
@@ -165,3 +166,50 @@ def test_killed_while_recovering(log_path: Path) -> None:
         log_path.unlink()
         in_child(crash)
     assert steps > 30
+
+
+def test_random_kills(log_path: Path) -> None:
+    """Processes killed at any time on one log: every call has one line, and it is true."""
+    held = ApprovalPolicy(require_if=lambda args: args["number"] % 2)
+    began: set[tuple[int, int]] = set()
+    ended: set[tuple[int, int]] = set()
+
+    def work(worker: int, says: int) -> None:
+        @guard(policy=held, channel=AutoApproveChannel(), audit=log_path)
+        def pay(worker: int, number: int) -> None:
+            os.write(says, b"b%d\n" % number)
+
+        for number in range(10_000):
+            pay(worker, number)
+            os.write(says, b"e%d\n" % number)
+
+    for first in range(0, ROUNDS * 4, 4):
+        running = []
+        for worker in range(first, first + 4):
+            reports, says = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    work(worker, says)
+                finally:
+                    os._exit(99)
+            os.close(says)
+            running.append((worker, child, reports))
+        for worker, child, reports in running:  # one after the other, while the others go on
+            with open(reports, "rb") as pipe:
+                said = pipe.read(random.randrange(1, 2_000))
+                os.kill(child, signal.SIGKILL)
+                said += pipe.read()
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+            for report in said.decode().split():
+                (began if report[0] == "b" else ended).add((worker, int(report[1:])))
+    AuditLog(log_path)
+
+    found = {(r["args"]["worker"], r["args"]["number"]): r["executed"] for r in read_log(log_path)}
+    assert len(found) == len(list(read_log(log_path))), "a call has two lines"
+    assert began <= found.keys(), "a call that began has no line"
+    assert {call for call in ended if found[call] is not True} == set()
+    assert {call for call, ran in found.items() if ran is True} <= began
+    assert {call for call, ran in found.items() if ran is False} & began == set()
+    assert len([ran for ran in found.values() if ran is not True]) <= ROUNDS * 4
+    assert notes_beside(log_path) == []

@@ -71,6 +71,12 @@ class Journal:
 
     def add(self, call: int, fields: str, *, running: bool, sync: bool) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
+        if self._fd < 0:
+            try:
+                self._create(sync)
+            except BaseException:
+                self.remove()
+                raise
         state = "running" if running else "waiting"
         note = f'{{{fields}, "state": "{state}", "call": {call}, "line_at": {_NOWHERE}'.encode()
         room = max(512, 1 << len(note).bit_length())
@@ -79,9 +85,6 @@ class Journal:
         self._end = max(self._end, start + room)
         notes = self._live.setdefault(call, [])
         notes.append((start, room, start + len(note) - len(_NOWHERE)))
-        if self._fd < 0:
-            self._path = f"{self._prefix}{next(_count):x}"
-            self._fd = _create(self._path, sync)
         self._write(note.ljust(room - 1) + b"\n", start, sync)
         while len(notes) > 1:
             self._clear(*notes.pop(0))
@@ -109,6 +112,16 @@ class Journal:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
             self.release()
+
+    def _create(self, sync: bool) -> None:
+        self._path = f"{self._prefix}{next(_count):x}"
+        while self._fd < 0:
+            self._fd = os.open(self._path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
+            lock(self._fd)
+            if fcntl is not None and not os.fstat(self._fd).st_nlink:
+                self.release()  # taken for a dead process's before it was locked, and removed
+        if sync:
+            sync_folder(self._path)
 
     def release(self) -> None:
         """Close the file and leave it: without unlocking, since after a fork the lock is shared."""
@@ -183,15 +196,3 @@ def sync_folder(path: str) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def _create(path: str, sync: bool) -> int:
-    while True:
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
-        lock(fd)
-        if fcntl is None or os.fstat(fd).st_nlink:
-            break
-        os.close(fd)  # somebody took it for a dead process's before it was locked, and removed it
-    if sync:
-        sync_folder(path)
-    return fd
