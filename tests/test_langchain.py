@@ -28,7 +28,12 @@ from langchain_core.callbacks import (
 from langchain_core.documents import Document
 from langchain_core.messages import ToolMessage
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableConfig, RunnableLambda, ensure_config
+from langchain_core.runnables import (
+    ConfigurableField,
+    RunnableConfig,
+    RunnableLambda,
+    ensure_config,
+)
 from langchain_core.tools import (
     BaseTool,
     BaseToolkit,
@@ -647,7 +652,7 @@ def test_no_way_round(way: str, log: AuditLog, lines: Any) -> None:
     assert SEEN == [] and len(lines()) == 1
 
 
-@pytest.mark.parametrize("form", ["partial", "bound methods", "callable object"])
+@pytest.mark.parametrize("form", ["function", "partial", "bound methods", "callable object"])
 def test_func_stays_what_it_is(form: str, log: AuditLog) -> None:
     """A func that is no function keeps its attributes, and a direct call of it is asked for."""
     bare, _ = KINDS[form]()
@@ -655,12 +660,61 @@ def test_func_stays_what_it_is(form: str, log: AuditLog) -> None:
     guarded: Any = guard(bare, channel=asked, audit=log)
 
     assert repr(guarded.func) == repr(bare.func)
+    assert getattr(guarded.func, "__module__", 0) == getattr(bare.func, "__module__", 0)
     assert isinstance(guarded.func, type(bare.func)) and not hasattr(guarded.func, "nonsense")
     assert inspect.signature(guarded.func) == inspect.signature(bare.func)
     config = {"configurable": {"thread_id": "t-1"}}
-    guarded.func(x=5, **({} if form == "callable object" else {"config": config}))
+    takes_config = "config" in inspect.signature(bare.func).parameters
+    guarded.func(x=5, **({"config": config} if takes_config else {}))
     assert [action.args["x"] for action in asked.actions] == [5]
     assert "t-1" not in str(asked.actions)
+
+
+class Paying(BaseTool):
+    """Keeps a function of its own in a field, and calls it in a way of its own."""
+
+    name: str = "pay"
+    description: str = "Pay."
+    func: Any = None
+
+    def _run(self, x: int, run_manager: CallbackManagerForToolRun | None = None) -> str:
+        self.func = self.func  # as it may: what the body has is what was given
+        return str(self.func(x, "ann"))
+
+
+def test_func_of_a_subclass(log: AuditLog) -> None:
+    """A function in a field is asked for by its own parameters, and not again within the body."""
+    asked = Asked()
+    pay = Paying(func=lambda amount, whom: note(x=amount, customer=whom))
+    guarded = guard(pay, channel=asked, audit=log)
+
+    assert guarded.invoke({"x": 1}) == guarded.func(2, whom="bob").replace("2", "1") == "done 1"
+    assert [action.args for action in asked.actions] == [{"x": 1}, {"amount": 2, "whom": "bob"}]
+    guarded.func(3, "eve")
+    assert asked.actions[-1].args == {"amount": 3, "whom": "eve"}
+
+
+class Own(StructuredTool):
+    def _run(self, x: int) -> str:  # type: ignore[override]
+        return note(x=x)
+
+
+class OwnWithConfig(StructuredTool):
+    def _run(self, *args: Any, config, run_manager=None, **kwargs: Any) -> str:  # type: ignore[no-untyped-def]
+        return note(**kwargs) + config["configurable"]["thread_id"]
+
+
+@pytest.mark.parametrize(("cls", "runner"), [(Own, "ainvoke"), (OwnWithConfig, "arun")])
+def test_a_run_of_its_own(cls: Any, runner: str, log: AuditLog) -> None:
+    """A StructuredTool that replaces `_run` is given what it is given bare, awaited too."""
+    asked = Asked()
+    bare = cls.from_function(refund, args_schema=Amount)
+
+    wanted = observe(RUNNERS[runner], bare, FIVE)["result"]
+    got = observe(RUNNERS[runner], guard(bare, channel=asked, audit=log), FIVE)["result"]
+
+    assert got == wanted and isinstance(got, str)
+    assert [action.args["x"] for action in asked.actions] == [5]
 
 
 def test_inner_steps_end_with_the_call(log: AuditLog) -> None:
@@ -789,6 +843,74 @@ def test_renamed_copy(log: AuditLog, lines: Any) -> None:
     assert message.name == "pay" and "refused pay(x=1" in message.content
     assert lines()[0]["tool"] == "pay"
     assert renamed.func(x=1).startswith("DENIED: a person refused pay(")  # type: ignore[attr-defined]
+
+
+class Total(BaseModel):
+    total: int
+
+
+def pay_total(total: int) -> str:
+    return note(x=total)
+
+
+@pytest.mark.parametrize("how", ["assigned", "model_copy"])
+def test_another_body(how: str, log: AuditLog) -> None:
+    """A guarded tool that is given another body and schema is guarded with these."""
+    asked = Asked()
+    guarded: Any = guard(KINDS["both functions"]()[0], channel=asked, audit=log)
+    guarded.invoke({"x": 1})
+    change: Any = {"func": pay_total, "coroutine": None, "args_schema": Total}
+    if how == "assigned":
+        for name, value in change.items():
+            setattr(guarded, name, value)
+    else:
+        guarded = guarded.model_copy(update=change)
+
+    assert guarded.invoke({"total": "2"}) == guarded.func(2) == "done 2"
+    assert asyncio.run(guarded.ainvoke({"total": 2})) == "done 2"
+    assert [action.args for action in asked.actions[1:]] == [{"total": 2}] * 3
+
+
+@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
+def test_configurable_fields(kind: str, log: AuditLog) -> None:
+    """A tool configured at the time of a call is guarded, under the name that it then has."""
+    bare, args = KINDS[kind]()
+    field: Any = ConfigurableField(id="called")
+    asked = Asked()
+    guarded = guard(bare, channel=asked, audit=log)
+    config: Any = {"configurable": {"called": "pay"}}
+
+    got = guarded.configurable_fields(name=field).invoke(call_of(args), config)
+
+    assert got == bare.configurable_fields(name=field).invoke(call_of(args), config)
+    assert got.name == asked.actions[0].tool_name == "pay"
+    assert guarded.configurable_fields(name=field).invoke(args) == bare.invoke(args)
+    assert asked.actions[1].tool_name == bare.name
+
+
+def test_made_of_the_class(log: AuditLog) -> None:
+    """A tool made by calling a guarded tool's class has no guard, and so it does not run."""
+    guarded = guard(Subclass(), channel=Asked(), audit=log)
+    SEEN.clear()
+
+    for run in (lambda t: t.invoke({"x": 1}), lambda t: t._run(1)):
+        with pytest.raises(TypeError, match="'refund' was made of a guarded tool's class: guard"):
+            run(type(guarded)())
+
+    assert SEEN == []
+
+
+def test_made_in_the_body(log: AuditLog) -> None:
+    """What a released body makes of its own class is part of the body."""
+
+    class Splitting(Subclass):
+        def _run(self, x: int, customer: str = "ann") -> str:
+            return str(type(self)().invoke({"x": x - 1}) if x else "zero")
+
+    asked = Asked()
+
+    assert guard(Splitting(), channel=asked, audit=log).invoke({"x": 2}) == "zero"
+    assert [action.args["x"] for action in asked.actions] == [2]
 
 
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])

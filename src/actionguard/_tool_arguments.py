@@ -16,6 +16,8 @@ from langchain_core.utils.pydantic import get_fields
 
 from actionguard._signature import Signature
 
+#: The fields that hold the body of a tool made from functions.
+BODIES = ("func", "coroutine")
 #: These run the function in a field of the tool, and keep `config` and `run_manager` from it.
 RUNS_A_FIELD = (StructuredTool._run, StructuredTool._arun, Tool._run, Tool._arun)
 _MAYBE_CONFIG = RunnableConfig | None
@@ -27,27 +29,34 @@ class ToolArguments:
     What the runtime fills in goes to the body only: managers, configs, injected values.
 
     Args:
-        tool: The tool, guarded or not.
-        field: The field that may hold the body: `func`, or `coroutine` for awaited calls.
+        tool: The guarded tool as its body gets it.
+        entry: What is called of it: `_run`, `_arun`, or a field that holds a function.
         exclude: Names that go to the body only as well.
     """
 
-    def __init__(self, tool: BaseTool, field: str, exclude: Collection[str]) -> None:
-        method = "_run" if field == "func" else "_arun"
-        other = "coroutine" if field == "func" else "func"
-        body = _body_of(tool, field) or _body_of(tool, other) or tool._run
-        self._in_field = getattr(bare_class(tool), method) in RUNS_A_FIELD
+    def __init__(self, tool: BaseTool, entry: str, exclude: Collection[str]) -> None:
+        method = getattr(bare_class(tool), entry) if entry not in BODIES else None
+        body = _body_of(tool, entry)
         hints = _annotations(body)
         configs = {n for n, hint in hints.items() if hint in (RunnableConfig, _MAYBE_CONFIG)}
         schema = _schema_fields(tool)
-        hidden = {n for n, h in {**hints, **(schema or {})}.items() if _is_injected_arg_type(h)}
+        hidden = {n for n, hint in {**hints, **(schema or {})}.items() if _is_injected(hint)}
         hidden.update(
             configs, ("run_manager", "callbacks"), getattr(tool, "_injected_args_keys", ())
         )
+        # What the method takes for itself, and what it fills in when it calls the function.
+        self._taken: tuple[str, ...] = ()
+        self._filled_in: dict[str, Any] = {}
+        if method in RUNS_A_FIELD:
+            if any(body is getattr(tool, field) for field in BODIES):
+                self._taken = ("config", "run_manager")
+            else:
+                hidden.add("config")
         self._signature = Signature(body, hidden.union(exclude))
         own = self._signature.parameters
-        # Filled in on the way from `_run` to the function, and so not there yet at the gate.
-        self._filled_in = dict.fromkeys(configs.union(["callbacks"]).intersection(own or ()))
+        if self._taken:
+            filled_in = configs.union(["callbacks"]).intersection(own or ())
+            self._filled_in = dict.fromkeys(filled_in)
         # In no schema, and so the agent's only if a call brings them all the same.
         self._unlisted = frozenset(own or ()) - schema.keys() if schema is not None else frozenset()
         #: The names of all parameters; None if they cannot be known.
@@ -61,21 +70,21 @@ class ToolArguments:
                 self.names = frozenset(self.parameters) - self._signature.hidden
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Name the arguments of a call that goes through the tool's method.
+        """Name the arguments of a call.
 
         Raises:
             TypeError: They do not fit, as the body itself would say it.
         """
-        if not self._in_field:
-            return self.bind_direct(args, kwargs)
-        given = {k: v for k, v in kwargs.items() if k not in ("config", "run_manager")}
-        return self.bind_direct(args, {**given, **self._filled_in})
-
-    def bind_direct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Name the arguments of a call of the function itself."""
+        if self._taken:
+            kwargs = {n: v for n, v in kwargs.items() if n not in self._taken} | self._filled_in
         bound = self._signature.bind(args, kwargs)
-        for name, value in list(bound.items()):
-            if _is_runtime(value) or (name in self._unlisted and not args and name not in kwargs):
+        if not args:
+            for name in self._unlisted.difference(kwargs):
+                bound.pop(name, None)
+        # LangGraph puts it in by a parameter's name alone, too.
+        runtime = _of_langgraph("ToolRuntime")
+        if runtime is not None:
+            for name in [name for name, value in bound.items() if isinstance(value, runtime)]:
                 del bound[name]
         return bound
 
@@ -85,13 +94,19 @@ def bare_class(tool: BaseTool) -> Any:
     return getattr(type(tool), "_bare_class", type(tool))
 
 
-def _body_of(tool: BaseTool, field: str) -> Callable[..., Any] | None:
-    """The code that a plain or an awaited call ends in, if there is any."""
-    method = "_run" if field == "func" else "_arun"
-    found = getattr(bare_class(tool), method)
-    if found in RUNS_A_FIELD:
-        return getattr(tool, field, None)
-    return None if found is getattr(BaseTool, method) else getattr(tool, method)
+def _body_of(tool: Any, entry: str) -> Any:
+    """The code that a call ends in."""
+    if entry in BODIES:
+        return getattr(tool, entry)
+    method = getattr(bare_class(tool), entry)
+    if entry == "_arun":
+        if method in RUNS_A_FIELD and tool.coroutine:
+            return tool.coroutine
+        if method in RUNS_A_FIELD or method is BaseTool._arun:
+            return _body_of(tool, "_run")
+    elif method in RUNS_A_FIELD and (tool.func or tool.coroutine):
+        return tool.func or tool.coroutine
+    return getattr(super(type(tool).__base__, tool), entry)  # past the gate
 
 
 def _schema_fields(tool: BaseTool) -> Mapping[str, Any] | None:
@@ -125,8 +140,19 @@ def _annotations(body: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def _is_runtime(value: object) -> bool:
-    """Whether LangGraph put this value in: it does so by a parameter's name alone, too."""
-    node = sys.modules.get("langgraph.prebuilt.tool_node")
-    runtime = getattr(node, "ToolRuntime", None)
-    return runtime is not None and isinstance(value, runtime)
+def _is_injected(hint: Any) -> bool:
+    """Whether the runtime fills in what is annotated like this."""
+    if _is_injected_arg_type(hint):
+        return True
+    # LangGraph looks into unions, too; and Python 3.10 makes one where the default is None.
+    langgraph = [_of_langgraph("InjectedState"), _of_langgraph("InjectedStore")]
+    return typing.get_origin(hint) is typing.Union and any(
+        marker and _is_injected_arg_type(part, marker)
+        for part in typing.get_args(hint)
+        for marker in langgraph
+    )
+
+
+def _of_langgraph(name: str) -> Any:
+    """A class of LangGraph's tool node; None as long as nobody imported that."""
+    return getattr(sys.modules.get("langgraph.prebuilt.tool_node"), name, None)

@@ -7,8 +7,9 @@ import concurrent.futures
 import copy
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config, var_child_runnable_config
+from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools import tool as make_tool
-from pydantic import PrivateAttr
 
-from actionguard._gate import Gate, Refuse, Refused
+from actionguard._gate import Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
 from actionguard._settings import Settings, check_policy, settings
-from actionguard._tool_arguments import RUNS_A_FIELD, ToolArguments, bare_class
+from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
@@ -45,16 +46,15 @@ AnyTool = TypeVar("AnyTool", bound=BaseTool)
 
 # Under this keyword a run hands its call's id to the gate. No parameter can have that name.
 _CALL_ID = "actionguard:tool_call_id"
-# The fields that hold the body of a tool made from functions.
-_BODIES = ("func", "coroutine")
+# What a gate knows of its tool: it is made anew when one of these is set.
+_KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 class ApprovalWrappedTool(_Base):
     """What every guarded tool is besides an instance of its own class."""
 
-    if TYPE_CHECKING:
-        _guards: tuple[_Guarding, ...]
+    _guards: tuple[_Guarding, ...] = ()
     _in_body = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -70,26 +70,34 @@ class ApprovalWrappedTool(_Base):
         call_id = kwargs["tool_call_id"] if "tool_call_id" in kwargs else args[1]
         return run_args, {**run_kwargs, _CALL_ID: call_id}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _KNOWN:
+            _guard_anew(self)
+
     def __copy__(self) -> Any:
-        copied = super().__copy__()
-        for name, body in _bare_bodies(self).items():
-            copied.__dict__[name] = _GuardedBody(body, copied, name)
-        return copied
+        return _guard_anew(super().__copy__())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        memo = {} if memo is None else memo
-        copied = super().__deepcopy__(memo)
-        for name, body in _bare_bodies(self).items():
-            copied.__dict__[name] = _GuardedBody(copy.deepcopy(body, memo), copied, name)
-        return copied
+        return _guard_anew(super().__deepcopy__(memo))
+
+    def model_copy(self, **kwargs: Any) -> Any:
+        """A guarded copy, under whatever name and with whatever body it is given."""
+        return _guard_anew(super().model_copy(**kwargs))
+
+    def configurable_fields(self, **fields: Any) -> Any:
+        """The tool with these fields taken from each call's config, and as guarded as it is."""
+        made: Any = super().configurable_fields(**fields)
+        return _GuardedConfigurableFields(default=made.default, fields=made.fields)
 
     def __reduce__(self) -> Any:
         # The class is made at run time: what is pickled is the bare tool, and how to guard it.
-        bare = _copy_as(bare_class(self), self)
-        bare.__dict__.update(_bare_bodies(self))
-        private = {k: v for k, v in bare.__pydantic_private__.items() if k != "_guards"}
-        object.__setattr__(bare, "__pydantic_private__", private or None)
-        return _guarded_with, (bare, *(guarding.options for guarding in self._guards))
+        bare_tool = _copy_as(bare_class(self), self)
+        guards = bare_tool.__dict__.pop("_guards", ())
+        for name in BODIES:
+            if name in bare_tool.__dict__:
+                bare_tool.__dict__[name] = _bare(bare_tool.__dict__[name])
+        return _guarded_with, (bare_tool, *(guarding.options for guarding in guards))
 
 
 def guard_tool(tool: AnyTool, options: Settings) -> AnyTool:
@@ -148,7 +156,7 @@ def guard_tools(
 
 def _check_names(options: Settings, guarded: list[Any], owner: str) -> None:
     """A name that no tool has would switch a rule off, or leave a secret visible."""
-    known = [tool._guards[-1].names() for tool in guarded]
+    known = [tool._guards[-1].names(tool) for tool in guarded]
     parameters = [names for names, _ in known if names is not None]
     visible = [names for _, names in known if names is not None]
     options.check_names(
@@ -192,12 +200,19 @@ def _guarded_with(tool: Any, *all_options: Settings) -> Any:
     """A copy of the tool with further gates, the last of which asks first."""
     for options in all_options:
         guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
-        guards = (*getattr(tool, "_guards", ()), _Guarding(tool, options))
-        private = {**(tool.__pydantic_private__ or {}), "_guards": guards}
-        object.__setattr__(guarded, "__pydantic_private__", private)
-        for name, body in _bare_bodies(tool).items():
-            guarded.__dict__[name] = _GuardedBody(body, guarded, name)
-        tool = guarded
+        inner = getattr(tool, "_guards", ())
+        guarded.__dict__["_guards"] = (*inner, _Guarding(tool, options, guarded))
+        tool = _guard_anew(guarded)
+    return tool
+
+
+def _guard_anew(tool: Any) -> Any:
+    """Let the gates know the tool as it is now, under the name and with the bodies it has now."""
+    state = tool.__dict__
+    state["_guards"] = tuple(guarding.of(tool) for guarding in tool._guards)
+    for name in BODIES:
+        if callable(state.get(name)):
+            state[name] = _GuardedBody(_bare(state[name]), tool, name)
     return tool
 
 
@@ -206,12 +221,6 @@ def _copy_as(cls: type[Any], tool: BaseTool) -> Any:
     for name in _STATE:
         object.__setattr__(copied, name, copy.copy(getattr(tool, name)))
     return copied
-
-
-def _bare_bodies(tool: BaseTool) -> dict[str, Callable[..., Any]]:
-    """The functions in the tool's fields, without a gate."""
-    bodies = {name: tool.__dict__.get(name) for name in _BODIES}
-    return {name: _bare(body) for name, body in bodies.items() if callable(body)}
 
 
 def _bare(body: Any) -> Any:
@@ -224,15 +233,16 @@ class _GuardedBody:
     Apart from that it is the function (or partial, bound method, object) that it stands for.
     """
 
-    __slots__ = ("__weakref__", "_body", "_call")
+    __slots__ = ("__weakref__", "_body", "_field", "_tool")
 
     def __init__(self, body: Callable[..., Any], tool: BaseTool, field: str) -> None:
         self._body = body
-        pass_gates = _apass_gates if field == "coroutine" else _pass_gates
-        self._call = functools.partial(pass_gates, tool, body)
+        self._tool = tool
+        self._field = field
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(args, kwargs, direct=True)
+        pass_gates = _apass_gates if self._field == "coroutine" else _pass_gates
+        return pass_gates(self._tool, self._field, self._body, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name == "__signature__" and not inspect.isroutine(self):
@@ -242,6 +252,10 @@ class _GuardedBody:
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self._body.__class__
+
+    @property
+    def __module__(self) -> str | None:  # type: ignore[override]
+        return getattr(self._body, "__module__", None)
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
@@ -257,7 +271,25 @@ class _GuardedBody:
         return hash(self._body)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _GuardedBody:
-        return self
+        return _GuardedBody(copy.deepcopy(self._body, memo), self._tool, self._field)
+
+
+def _looks_like(method: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Let a gate look like the method behind it.
+
+    langchain-core reads from signature and annotations what to pass, at every call; resolved here,
+    they are not evaluated each time.
+    """
+
+    def decorate(gate: Any) -> Any:
+        functools.update_wrapper(gate, method)
+        with suppress(Exception):  # they name what does not exist at run time
+            gate.__annotations__ = typing.get_type_hints(method, include_extras=True)
+        with suppress(Exception):
+            gate.__signature__ = inspect.signature(method)
+        return gate
+
+    return decorate
 
 
 def _guarded_class(cls: Any) -> Any:
@@ -268,54 +300,79 @@ def _guarded_class(cls: Any) -> Any:
         if vars(known).get("_bare_class") is cls:
             return known
 
-    @functools.wraps(cls._run)
+    @_looks_like(cls._run)
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get(_CALL_ID, _DIRECT) is _DIRECT and getattr(self, "_in_body", False):
+        if getattr(self, "_in_body", False) and _CALL_ID not in kwargs:
             return super(guarded, self)._run(*args, **kwargs)
 
         def body(*args: Any, **kwargs: Any) -> Any:
-            with _inside(self) as inner:
+            inner = _enter(self)
+            try:
                 return super(guarded, inner)._run(*args, **kwargs)
+            finally:
+                _leave(inner)
 
         if cls._run in RUNS_A_FIELD and self.func is None:
             body(*args, config=None)  # there is nothing to run, and it says so
-        return _pass_gates(self, body, args, kwargs)
+        return _pass_gates(self, "_run", body, args, kwargs)
 
     # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
-    @functools.wraps(cls._run if cls._arun is BaseTool._arun else cls._arun)
+    @_looks_like(cls._run if cls._arun is BaseTool._arun else cls._arun)
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get(_CALL_ID, _DIRECT) is _DIRECT and getattr(self, "_in_body", False):
+        if getattr(self, "_in_body", False) and _CALL_ID not in kwargs:
             return await super(guarded, self)._arun(*args, **kwargs)
 
         async def body(*args: Any, **kwargs: Any) -> Any:
-            with _inside(self) as inner:
+            inner = _enter(self)
+            try:
                 return await super(guarded, inner)._arun(*args, **kwargs)
+            finally:
+                _leave(inner)
 
         with _config_of_plain_run(self, kwargs):
-            return await _apass_gates(self, body, args, kwargs)
+            return await _apass_gates(self, "_arun", body, args, kwargs)
 
     names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     names["__doc__"] = cls.__doc__
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
-    gate = {"_guards": PrivateAttr(default=()), "_run": _run, "_arun": _arun}
+    gate = {"_run": _run, "_arun": _arun}
     guarded = type(cls)(cls.__name__, bases, {**names, **gate})
     inner = type(cls)(cls.__name__, (guarded,), {**names, "__slots__": ("_in_body",)})
     # Set afterwards: in the namespace, pydantic would make private attributes of them.
     guarded._bare_class = cls
     guarded._inner_class = inner
-    for name in _BODIES:
+    for name in BODIES:
         if name in cls.model_fields:
-            setattr(inner, name, property(functools.partial(_bare_field, name=name)))
+            setattr(inner, name, _BareField(name))
     return guarded
 
 
-def _bare_field(tool: Any, name: str) -> Any:
-    return _bare(tool.__dict__[name])
+class _GuardedConfigurableFields(RunnableConfigurableFields):  # type: ignore[type-arg]
+    """langchain-core makes the configured tool by calling the class, which knows of no guard."""
+
+    def prepare(self, config: RunnableConfig | None = None) -> Any:
+        tool, config = super().prepare(config)
+        if tool is not self.default:
+            tool.__dict__["_guards"] = self.default.__dict__["_guards"]
+            _guard_anew(tool)
+        return tool, config
 
 
-@contextmanager
-def _inside(tool: Any) -> Iterator[Any]:
+class _BareField:
+    """On a tool as its body gets it, the function in a field has no gate."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, tool: Any, owner: type) -> Any:
+        return self if tool is None else _bare(tool.__dict__[self._name])
+
+    def __set__(self, tool: Any, body: Any) -> None:
+        tool.__dict__[self._name] = body
+
+
+def _enter(tool: Any) -> Any:
     """The tool as its body gets it: with the same state, and no gate before the inner steps.
 
     So an `_arun` that leads to `_run` asks once, whatever threads and loops are on the way. Its
@@ -325,79 +382,84 @@ def _inside(tool: Any) -> Iterator[Any]:
     for name in _STATE:
         object.__setattr__(inner, name, getattr(tool, name))
     object.__setattr__(inner, "_in_body", True)
-    try:
-        yield inner
-    finally:
-        object.__setattr__(inner, "_in_body", False)
+    return inner
+
+
+def _leave(inner: Any) -> None:
+    object.__setattr__(inner, "_in_body", False)
 
 
 # --- a call ----------------------------------------------------------------------------------
 
 
 class _Guarding:
-    """One guarding of a tool: how its calls' arguments are named, and the gate they pass."""
+    """One guarding of a tool: how its calls' arguments are named, and the gate they pass.
 
-    def __init__(self, tool: BaseTool, options: Settings) -> None:
-        # Kept for what the copies share with it: a tool may close what it holds when it goes.
-        self._tool = tool
+    Args:
+        original: The tool before it was guarded. Kept for what it shares with its copies, and may
+            close when it goes.
+        options: How it is guarded.
+        tool: The guarded tool; its name and description are those that the gate tells.
+    """
+
+    def __init__(self, original: BaseTool, options: Settings, tool: BaseTool) -> None:
+        self._original = original
         self.options = options
-        self._gate = options.gate(tool.name, tool.description)
+        self.gate = options.gate(tool.name, tool.description)
+        self._arguments: dict[str, ToolArguments] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Guarding:
         return self
 
-    # Not before they are needed: a schema may name what is defined further down.
-    @functools.cached_property
-    def plain(self) -> ToolArguments:
-        return ToolArguments(self._tool, "func", self.options.exclude)
+    def of(self, tool: BaseTool) -> _Guarding:
+        """The same for a copy, or for the tool with another name or body."""
+        return _Guarding(self._original, self.options, tool)
 
-    @functools.cached_property
-    def awaited(self) -> ToolArguments:
-        return ToolArguments(self._tool, "coroutine", self.options.exclude)
+    def arguments(self, tool: BaseTool, entry: str) -> ToolArguments:
+        """How the arguments of the tool's method or function are named."""
+        # Not before they are needed: a schema may name what is defined further down.
+        if entry not in self._arguments:
+            self._arguments[entry] = ToolArguments(_enter(tool), entry, self.options.exclude)
+        return self._arguments[entry]
 
-    def names(self) -> tuple[list[str] | None, frozenset[str] | None]:
+    def names(self, tool: BaseTool) -> tuple[list[str] | None, frozenset[str] | None]:
         """The names of all parameters, and of those that a policy sees, where they are known."""
         try:
-            return self.plain.parameters, self.plain.names
+            arguments = self.arguments(tool, "_run")
         except Exception:  # the schema is not complete yet
             return None, None
-
-    def gate_of(self, tool: BaseTool) -> Gate:
-        """The gate, under the name that this copy of the tool has."""
-        if (tool.name, tool.description) != (self._gate.name, self._gate.description):
-            return self._gate.renamed(tool.name, tool.description)
-        return self._gate
+        return arguments.parameters, arguments.names
 
 
 def _pass_gates(
-    tool: Any, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, direct: bool = False
+    tool: Any, entry: str, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Run a body after all gates of its tool; `direct` if it is the function in a field."""
-    refuse: Refuse = _reraise
-    for guarding in tool._guards:
-        if guarding is tool._guards[-1]:
-            refuse = _refusal(tool, kwargs.pop(_CALL_ID, _DIRECT))
-        names, gate = guarding.plain, guarding.gate_of(tool)
+    """Run a body after all gates of its tool; the entry is the method or field that was called."""
+    for gate, bind, refuse in _gates(tool, entry, kwargs.pop(_CALL_ID, None)):
+        asking = gate
         if (caller := _caller.get()) is not None and caller.waits:
-            gate = gate.asking(_AskedByCaller(gate.channel, caller))
-        run = gate.plain(run, names.bind_direct if direct else names.bind, refuse)
+            asking = gate.asking(_AskedByCaller(gate.channel, caller))
+        run = asking.plain(run, bind, refuse)
     return run(*args, **kwargs)
 
 
 async def _apass_gates(
-    tool: Any, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, direct: bool = False
+    tool: Any, entry: str, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """The same for a body that is awaited."""
-    refuse: Refuse = _reraise
-    for guarding in tool._guards:
-        if guarding is tool._guards[-1]:
-            refuse = _refusal(tool, kwargs.pop(_CALL_ID, _DIRECT))
-        names, gate = guarding.awaited, guarding.gate_of(tool)
-        run = gate.coroutine(run, names.bind_direct if direct else names.bind, refuse)
+    for gate, bind, refuse in _gates(tool, entry, kwargs.pop(_CALL_ID, None)):
+        run = gate.coroutine(run, bind, refuse)
     return await run(*args, **kwargs)
 
 
-_DIRECT = object()
+def _gates(tool: Any, entry: str, call_id: Any) -> Iterator[tuple[Gate, Bind, Refuse]]:
+    """The tool's gates, the last of which asks first, and answers the agent."""
+    guards = tool._guards
+    if not guards and type(tool) is not tool._inner_class:  # where a released body made it
+        raise TypeError(f"the tool {tool.name!r} was made of a guarded tool's class: guard it, too")
+    for guarding in guards:
+        refuse = _refusal(tool, call_id) if guarding is guards[-1] else _reraise
+        yield guarding.gate, guarding.arguments(tool, entry).bind, refuse
 
 
 def _reraise(refused: Refused) -> Any:
@@ -428,14 +490,14 @@ async def _ainvoke(self: Any, input: Any, config: RunnableConfig | None, **kwarg
     usual = all(getattr(cls, n) is getattr(BaseTool, n) for n in ("invoke", "run", "arun"))
     if self.coroutine:
         return await BaseTool.ainvoke(self, input, config, **kwargs)
-    if usual and cls._arun in RUNS_A_FIELD:
+    if usual and cls._run in RUNS_A_FIELD and cls._arun in RUNS_A_FIELD:
         # The way of all other tools: only the body goes to the executor.
         token = _invoked.set(self)
         try:
             return await BaseTool.ainvoke(self, input, config, **kwargs)
         finally:
             _invoked.reset(token)
-    # The class has an `invoke` of its own, or the like: it runs as it is, in a thread of its own.
+    # The class has an `invoke`, a `_run` or the like of its own: it runs as it is, in a thread.
     caller = _Caller()
     its_token = _caller.set(caller)
     try:

@@ -395,7 +395,29 @@ def _merely_named_runtime() -> BaseTool:
     return StructuredTool(name="pay", description="Pay.", args_schema=schema, func=pay)
 
 
-HIDING = [Subclass, _function, _async_function, _with_runtime, _merely_named_runtime]
+def _optional() -> BaseTool:
+    @tool
+    def pay(
+        amount: int,
+        config: RunnableConfig,
+        store: Annotated[Any, InjectedStore()] = None,
+        state: Annotated[dict[str, Any], InjectedState] | None = None,
+    ) -> str:
+        """Pay."""
+        assert state is not None
+        return Subclass()._run(amount, state, state["user"], store, config)
+
+    return pay
+
+
+HIDING = [
+    Subclass,
+    _function,
+    _async_function,
+    _optional,
+    _with_runtime,
+    _merely_named_runtime,
+]
 
 
 @pytest.mark.parametrize("make", HIDING)
