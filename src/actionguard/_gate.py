@@ -191,8 +191,9 @@ class _Passage:
             answer = gate.policy.needs_approval(self._view)
             self._needed = answer if type(answer) is bool else _as_bool(answer)
         if self._needed:
-            self._stage = "audit log"
-            self._entry.note(running=False, needed_approval=True)
+            if self._entry is not None:
+                self._stage = "audit log"
+                self._entry.note(running=False, needed_approval=True)
             self._stage = "channel"
         return self._needed
 
@@ -230,8 +231,9 @@ class _Passage:
             message = blocked_message(action, fault)
             denied = ApprovalDenied(message, action=action, decision=self._decision)
             raise Refused(message, denied, f"blocked: {fault}")
-        self._stage = "audit log"
-        self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
+        if self._entry is not None:
+            self._stage = "audit log"
+            self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
         self._stage = "body"
 
     def returned(self, result: T) -> T:
@@ -249,17 +251,19 @@ class _Passage:
         It is said outside of the block, so that an error reaches the caller without a context that
         it did not have.
         """
-        if error is not None and _pauses(error):
+        refused = None if error is None else self._refusal(error)
+        if self._entry is None:
+            pass
+        elif error is not None and _pauses(error):
             self._entry.drop()
-            return False
-        refused = self._refusal(error)
-        self._entry.close(
-            needed_approval=self._needed,
-            decision=self._decision,
-            executed=self._stage == "body",
-            result=self._result,
-            error=refused.logged if refused else self._in_words(error),
-        )
+        else:
+            self._entry.close(
+                needed_approval=self._needed,
+                decision=self._decision,
+                executed=self._stage == "body",
+                result=self._result,
+                error=refused.logged if refused else self._in_words(error),
+            )
         if refused is None:
             return False
         self.refused = refused

@@ -104,9 +104,12 @@ class AuditLog:
         """
         return _journal.in_flight(str(self.path))
 
-    def entry(self, tool: str, args: Mapping[str, Any]) -> Entry:
-        """Begin the record of a call with its arguments as they are now; writes nothing yet."""
-        return Entry(self._writer, _head(tool, args), self.fsync) if self.enabled else _NO_ENTRY
+    def entry(self, tool: str, args: Mapping[str, Any]) -> Entry | None:
+        """Begin the record of a call with its arguments as they are now; writes nothing yet.
+
+        None if the log is off.
+        """
+        return Entry(self._writer, _head(tool, args), self.fsync) if self.enabled else None
 
 
 def read_log(
@@ -201,18 +204,6 @@ class Entry:
             f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
             f'"error": {json_text(error)}{_metadata(decision)}}}\n'
         ).encode()
-
-
-class _NoEntry(Entry):
-    """The entry of a call that is not logged."""
-
-    def __init__(self) -> None: ...
-
-    def note(self, **_: object) -> None: ...
-
-    def close(self, **_: object) -> None: ...
-
-    def drop(self) -> None: ...
 
 
 class _LeftOver(Entry):
@@ -388,7 +379,6 @@ class _Writer:
         return False
 
 
-_NO_ENTRY = _NoEntry()
 _numbers = itertools.count(1)
 
 _writers: WeakValueDictionary[str, _Writer] = WeakValueDictionary()
