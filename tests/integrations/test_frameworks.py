@@ -338,7 +338,7 @@ class MCP:
 
     @property
     def says_errors(self) -> bool:
-        return version("mcp") < "2"  # since then only that there was one
+        return version("mcp").startswith("1.")  # since then only that there was one
 
     def _server(self, function: Any) -> Any:
         try:
