@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -43,6 +51,10 @@ class _GuardOr(Protocol[D]):
     def __call__(
         self, target: Callable[P, AsyncGenerator[Y, S]], /
     ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
+    @overload
+    def __call__(
+        self, target: Callable[P, AsyncIterator[Y]], /
+    ) -> Callable[P, AsyncIterator[Y | D]]: ...
     @overload
     def __call__(
         self, target: Callable[P, Generator[Y, S, R]], /
@@ -87,6 +99,13 @@ def guard(
 ) -> Callable[P, AsyncGenerator[Y | str, S]]: ...
 @overload
 def guard(
+    target: Callable[P, AsyncIterator[Y]],
+    *,
+    on_denied: Literal["return"],
+    **options: Unpack[_Options],
+) -> Callable[P, AsyncIterator[Y | str]]: ...
+@overload
+def guard(
     target: Callable[P, Generator[Y, S, R]],
     *,
     on_denied: Literal["return"],
@@ -120,6 +139,13 @@ def guard(
     on_denied: Callable[[ApprovalDenied], D],
     **options: Unpack[_Options],
 ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
+@overload
+def guard(
+    target: Callable[P, AsyncIterator[Y]],
+    *,
+    on_denied: Callable[[ApprovalDenied], D],
+    **options: Unpack[_Options],
+) -> Callable[P, AsyncIterator[Y | D]]: ...
 @overload
 def guard(
     target: Callable[P, Generator[Y, S, R]],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, NoReturn, TypeVar, overload
 
@@ -341,3 +341,18 @@ async def guard_below_tool(amount: float) -> str:
 assert_type(guard_above_tool, BaseTool)
 assert_type(guard_below_tool, BaseTool)
 assert_type(guard_tools([guard_above_tool, refund, arefund, bank.refund]), list[BaseTool])
+
+
+@guard(on_denied="return")
+async def aiterator_returning(count: int) -> AsyncIterator[int]:
+    yield 1
+
+
+@guard(on_denied=refuse)
+async def aiterator_refusing(count: int) -> AsyncIterator[int]:
+    yield 1
+
+
+assert_type(aiterator_returning(count=1), AsyncIterator[int | str])
+assert_type(aiterator_refusing(count=1), AsyncIterator[int | Refusal])
+assert_type(guard(asteps, on_denied="return")(count=1), AsyncGenerator[int | str, str])
