@@ -539,3 +539,17 @@ def test_type_parameters() -> None:
     exec("def first[T](items: list[T]) -> T: return items[0]", scope)
 
     assert guard(scope["first"], **RELEASED).__type_params__ == scope["first"].__type_params__
+
+
+def test_above_a_cache(log_path: Any) -> None:
+    """A cached function keeps its cache, and what only the cache can do."""
+    log = AuditLog(log_path)
+
+    @guard(channel=AutoApproveChannel(), audit=log)
+    @functools.lru_cache
+    def price(item: str) -> float:
+        return 9.5
+
+    assert (price("a"), price(item="a"), price("a")) == (9.5, 9.5, 9.5)
+    assert price.cache_info().hits == 1
+    assert [record["args"] for record in log.records()] == [{"item": "a"}] * 3

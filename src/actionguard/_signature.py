@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -46,8 +47,9 @@ class Signature:
         hidden_here = self.hidden | ({bound} if bound else set())
         self._bind = _compile(target, parameters, hidden_here)
         if hasattr(target, "__wrapped__"):
-            real = inspect.signature(target, follow_wrapped=False)
-            self._bind_real = _compile(target, list(real.parameters.values()), ())
+            with suppress(ValueError):  # functools.lru_cache takes what it wraps takes
+                real = inspect.signature(target, follow_wrapped=False)
+                self._bind_real = _compile(target, list(real.parameters.values()), ())
         self.parameters = [p.name for p in parameters if p.name != bound]
         if not any(p.kind is _VAR_KEYWORD for p in parameters):
             self.names = frozenset(self.parameters) - self.hidden
