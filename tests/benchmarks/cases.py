@@ -401,6 +401,70 @@ def guard_1000_tools(folder: str) -> dict[str, float]:
     return {"us": us, "bytes_each": used}
 
 
+# Does the cost of one more grow with how many there are? Microseconds for each, at each of these.
+SCALE = (10, 100, 1_000, 10_000)
+
+
+def _scaled(cost: Callable[[int], float]) -> dict[str, float]:
+    costs = {f"at_{count}": cost(count) for count in SCALE}
+    return {"us": costs[f"at_{SCALE[-1]}"], **costs}
+
+
+def scale_waiting(folder: str) -> dict[str, float]:
+    """Calls that wait at once until the last of them is asked: their own work, not the wait."""
+    case = Case(folder)
+    guard = case.guard
+
+    class Channel(guard.ApprovalChannel):  # type: ignore[name-defined,misc]
+        name = "bench"
+
+        def __init__(self, count: int) -> None:
+            self.left = count
+            self.all_asked = asyncio.Event()
+
+        async def request_approval(self, action: Any) -> Any:
+            self.left -= 1
+            if not self.left:
+                self.all_asked.set()
+            await self.all_asked.wait()
+            return guard.Decision(approved=True)
+
+    async def wait(count: int) -> float:
+        guarded = guard.guard(arefund, channel=Channel(count), **case.off)
+        start = time.perf_counter()
+        await asyncio.gather(*(guarded(float(n), "cus") for n in range(count)))
+        return (time.perf_counter() - start) / count * 1e6
+
+    asyncio.run(wait(1_000))
+    return _scaled(lambda count: min(asyncio.run(wait(count)) for _ in range(10_000 // count)))
+
+
+def scale_tools(folder: str) -> dict[str, float]:
+    """A call of one tool among so many guarded ones."""
+    bare, case = _tools(folder)
+
+    def cost(count: int) -> float:
+        tools = [bare.model_copy(update={"name": f"refund_{n}"}) for n in range(count)]
+        guarded = case.guard.guard_tools(tools, **case.threshold, **case.off)
+        return min(each(lambda: guarded[-1].invoke(ARGS), 200) for _ in range(5))
+
+    return _scaled(cost)
+
+
+def scale_log(folder: str) -> dict[str, float]:
+    """A line onto a log of so many."""
+
+    def cost(count: int) -> float:
+        case = Case(f"{folder}/{count}")
+        log = case.guard.AuditLog(case.path)
+        _record(log, case.guard, "x", count)
+        costs = [each(lambda: _record(log, case.guard, "x", 1), 200) for _ in range(5)]
+        case.check(count + 5 * 201)
+        return min(costs)
+
+    return _scaled(cost)
+
+
 def _policy(folder: str, args: dict[str, Any], **rules: Any) -> float:
     policy = Case(folder).guard.ApprovalPolicy(**rules)
     return each(lambda: policy.needs_approval(args), 100_000)
