@@ -112,7 +112,7 @@ class AsyncSender:
 
 
 def test_looks_the_same() -> None:
-    """Name, docstring, signature, annotations and module stay."""
+    """Name, docstring, signature, annotations, defaults and module stay."""
     bare = module_level.__wrapped__  # type: ignore[attr-defined]
 
     assert module_level.__name__ == "module_level"
@@ -120,7 +120,9 @@ def test_looks_the_same() -> None:
     assert module_level.__doc__ == "Pay out."
     assert module_level.__module__ == __name__
     assert inspect.signature(module_level) == inspect.signature(bare)
+    assert inspect.signature(module_level, eval_str=True).return_annotation is str
     assert module_level.__annotations__ == bare.__annotations__
+    assert (module_level.__defaults__, module_level.__kwdefaults__) == (("EUR",), {"note": ""})
     assert inspect.isfunction(module_level)
 
 

@@ -144,8 +144,13 @@ class _Edge:
             form = gate.coroutine
         else:
             form = gate.plain
-        self._function = functools.wraps(target)(form(target, self.name_arguments, self.refuse))
-        return self._function
+        function = functools.wraps(target)(form(target, self.name_arguments, self.refuse))
+        if inspect.isfunction(target) and inspect.isfunction(function):
+            # For introspection only: what takes `*args, **kwargs` uses no defaults of its own.
+            function.__defaults__ = target.__defaults__
+            function.__kwdefaults__ = target.__kwdefaults__
+        self._function = function
+        return function
 
 
 # Of the attributes that `inspect` and frameworks read, those that name the code that runs.
