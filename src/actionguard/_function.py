@@ -52,7 +52,7 @@ def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
     return cls(target, settings, on_denied)
 
 
-def name_of(target: Any) -> str:
+def _name_of(target: Any) -> str:
     """What a callable is called in prompts and in the log."""
     return getattr(target, "__name__", None) or type(target).__name__
 
@@ -70,7 +70,7 @@ class _Edge:
     ) -> None:
         self.target = target
         self.on_denied = on_denied
-        name = name_of(target)
+        name = _name_of(target)
         signature = Signature(target, settings.exclude, skip_first=skip_first)
         settings.check_names(f"{name}()", signature.parameters, signature.names)
         self.gate: Gate = settings.gate(name, inspect.getdoc(target))

@@ -22,7 +22,8 @@ T = TypeVar("T")
 class Refused(Exception):
     """The gate did not release a call: in words for an agent, and as an error for code.
 
-    Unwinds a call within this file. An edge is handed it, and says it in its caller's language.
+    Unwinds a call up to its gate, or through the gates of a tool that was guarded twice. An edge is
+    handed it, and says it in its caller's language.
     """
 
     def __init__(self, message: str, error: Exception, logged: str | None = None) -> None:
@@ -65,10 +66,6 @@ class Gate:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
         return self  # copies of a guarded thing share its channel and log
-
-    def renamed(self, name: str, description: str | None) -> Gate:
-        """The same gate for a copy that goes by another name."""
-        return Gate(name, description, self.policy, self.channel, self.audit)
 
     def asking(self, channel: ApprovalChannel) -> Gate:
         """The same gate with another way to its channel."""
@@ -175,7 +172,8 @@ class _Passage:
         self._asked: Action | None = None
         self._decision: Decision | None = None
         self._result: Any = None
-        #: Who is at work, and so whose an exception is.
+        #: Who is at work, and so whose an exception is: the "policy", the "audit log", the
+        #: "channel", its "answer" or the "body".
         self._stage = "policy"
         #: Set when the block was left without the body having started.
         self.refused: Refused
