@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable
+from array import array
+from collections import (
+    ChainMap,
+    Counter,
+    OrderedDict,
+    UserDict,
+    UserList,
+    defaultdict,
+    deque,
+    namedtuple,
+)
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pydantic
 import pydantic.v1
 import pytest
@@ -22,6 +34,13 @@ Point = namedtuple("Point", "x y")
 class Order:
     items: list[Any]
     note: str = field(default="n", repr=False)
+
+
+@dataclass(eq=False)
+class Identified:
+    """Can be a key or the member of a set, and is changed all the same."""
+
+    amount: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,20 @@ class ModelV1(pydantic.v1.BaseModel):
     items: list[Any]
 
 
+class Attrs:
+    """What attrs makes of a class, as far as we read it."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="items"),)
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attrs) and self.items == other.items
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Cart(list[Any]):
     """A list with a constructor of its own and an attribute."""
 
@@ -60,6 +93,10 @@ CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
     "ordered dict": lambda inner: OrderedDict(b=1, a=inner),
     "default dict": lambda inner: defaultdict(list, a=inner),
     "list subclass": lambda inner: Cart("ann", inner),
+    "user dict": lambda inner: UserDict(a=inner),
+    "user list": lambda inner: UserList([inner]),
+    "chain map": lambda inner: ChainMap({"a": inner}),
+    "attrs": lambda inner: Attrs(inner),
     "dataclass": lambda inner: Order(inner),
     "frozen dataclass": lambda inner: Frozen(inner),
     "slotted dataclass": lambda inner: Slotted(inner),
@@ -94,21 +131,14 @@ def _inner_list(value: Any) -> Any:
     """The list [1] somewhere within, by the public faces of each container."""
     if type(value) is list and value and value[0] == 1:
         return value
-    if isinstance(value, dict):
-        parts = list(value.values())
-    elif isinstance(value, (list, tuple, deque)):
+    if isinstance(value, (Mapping, pydantic.BaseModel)):
+        parts = list(dict(value).values())
+    elif isinstance(value, (list, tuple, deque, UserList)):
         parts = list(value)
-    elif isinstance(value, Model):
-        parts = [value.items, *(value.model_extra or {}).values()]
     else:
         parts = [getattr(value, "items", None)]
-    return (
-        next((found for part in parts if (found := _inner_list(part)) is not None), None)
-        if any(
-            isinstance(p, (list, dict, tuple, deque, Order, Frozen, Slotted, Model)) for p in parts
-        )
-        else None
-    )
+    found = (_inner_list(part) for part in parts if part is not None and part != 1)
+    return next((part for part in found if part is not None), None)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +155,14 @@ def _inner_list(value: Any) -> Any:
         (Order([1]), lambda v: setattr(v, "note", "other")),
         (Order([1]), lambda v: setattr(v, "items", [1])),
         (Slotted([1]), lambda v: v.items.clear()),
+        (array("i", [1]), lambda v: v.append(2)),
+        (np.array([1, 2]), lambda v: v.put(0, 9)),
+        (np.array([[1, 2]]), lambda v: v.resize((2, 1), refcheck=False)),
+        (Counter("aab"), lambda v: v.update("a")),
+        (UserDict(a=1), lambda v: v.update(a=2)),
+        (ChainMap({"a": 1}, {"b": 2}), lambda v: v.maps.pop()),
+        ({Identified(1)}, lambda v: setattr(next(iter(v)), "amount", 2)),
+        ({Identified(1): 0}, lambda v: setattr(next(iter(v)), "amount", 2)),
     ],
 )
 def test_changes_are_seen(value: Any, change: Callable[[Any], Any]) -> None:
@@ -132,6 +170,43 @@ def test_changes_are_seen(value: Any, change: Callable[[Any], Any]) -> None:
     snapshot = Snapshot({"a": value})
     change(value)
     assert snapshot.changed()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [MappingProxyType, dict.keys, dict.values, dict.items, lambda d: OrderedDict.items(d)],
+    ids=["proxy", "keys", "values", "items", "ordered items"],
+)
+def test_a_view_is_what_it_shows(view: Callable[[Any], Any]) -> None:
+    """A window on a dict cannot be copied, and what changes behind it is a change of the window."""
+    behind = OrderedDict(a=[1])
+    shown = view(behind)
+    snapshot = Snapshot({"a": shown})
+
+    assert snapshot.copy()["a"] is shown
+    assert not snapshot.changed()
+    behind["a"].append(2)
+    assert snapshot.changed()
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        (np.array([1, 2]), lambda v: v.put(0, 9)),
+        (array("i", [1]), lambda v: v.append(2)),
+        (bytearray(b"a"), lambda v: v.append(2)),
+    ],
+)
+def test_buffers_are_copied(value: Any, change: Callable[[Any], Any]) -> None:
+    """What a policy does to the copy of an array reaches no other."""
+    before = value.tolist() if hasattr(value, "tolist") else list(value)
+    snapshot = Snapshot({"a": value})
+    copied = snapshot.copy()["a"]
+
+    assert list(copied) == before
+    change(copied)
+    assert list(value) == before
+    assert not snapshot.changed()
 
 
 def test_equal_scalars_are_no_change() -> None:
@@ -152,6 +227,35 @@ def test_shared_and_cyclic_structure_survives() -> None:
     assert copied["a"] is copied["b"] is copied["c"][0]
     assert copied["c"][1][0] is copied["c"]
     assert copied["c"] is not cycle
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Order([1], "before"),
+        lambda: Slotted({"a": [1]}),  # type: ignore[arg-type]
+        lambda: Model(items=[1], note="before"),
+        lambda: ModelV1(items=[1]),
+        lambda: UserDict(items=[1]),
+    ],
+    ids=["dataclass", "slots", "pydantic", "pydantic v1", "user dict"],
+)
+def test_copies_are_of_then(make: Callable[[], Any]) -> None:
+    """What is copied after a change are the arguments as they were before it."""
+    value = make()
+    snapshot = Snapshot({"a": value, "again": value})
+    if isinstance(value, UserDict):
+        value.data = {"items": "after"}
+    else:
+        object.__setattr__(value, "items", "after")
+        if hasattr(value, "note"):
+            value.__dict__["note"] = "after"
+        if getattr(value, "model_extra", None):
+            value.model_extra["note"] = "after"
+
+    assert snapshot.changed()
+    assert snapshot.copy()["a"] == make()
+    assert snapshot.copy()["again"] is not value
 
 
 def test_depth_is_no_limit() -> None:
@@ -179,18 +283,98 @@ def test_hostile_values_are_left_alone() -> None:
         __eq__ = __copy__ = __deepcopy__ = __iter__ = __reduce_ex__ = __len__ = _fail
         __hash__ = object.__hash__
 
-    class Uncopyable(dict[str, Any]):
-        def __copy__(self) -> Any:
-            raise RuntimeError
-
-    hostile, uncopyable = Hostile(), Uncopyable(a=[1])
-    snapshot = Snapshot({"a": [hostile], "b": uncopyable})
-    copied = snapshot.copy()
+    hostile = Hostile()
+    copied = Snapshot({"a": [hostile]}).copy()
 
     assert copied["a"][0] is hostile
-    assert copied["b"] is uncopyable
-    uncopyable["a"].append(2)
+
+
+def test_what_cannot_be_copied_is_watched() -> None:
+    """A record that is also something else is handed on itself, and its changes block."""
+
+    @dataclass
+    class Failure(Exception):
+        items: list[Any]
+
+    failure = Failure([1])
+    snapshot = Snapshot({"a": failure})
+
+    assert snapshot.copy()["a"] is failure
+    failure.items.append(2)
     assert snapshot.changed()
+
+
+def test_a_class_has_no_say_in_its_copies() -> None:
+    """Copying runs none of a class's own code, which could show something else than what runs."""
+
+    def fail(*args: Any) -> Any:
+        raise AssertionError("not to be called")
+
+    def lie(self: Any) -> Lying:
+        return Lying(1, [])
+
+    @dataclass
+    class Lying:
+        amount: int
+        items: list[Any]
+        __copy__ = __deepcopy__ = lie
+        __reduce_ex__ = __getstate__ = fail
+
+    class Loud(list[Any]):
+        append = extend = insert = __iter__ = __len__ = __setitem__ = __reduce_ex__ = fail
+
+    class LoudDict(OrderedDict[str, Any]):
+        __setitem__ = update = __iter__ = items = keys = __reduce__ = fail
+
+    loud, loud_dict = Loud((1, 2)), LoudDict.__new__(LoudDict)
+    OrderedDict.__setitem__(loud_dict, "b", 1)
+    OrderedDict.__setitem__(loud_dict, "a", 2)
+    copied = Snapshot({"a": Lying(1000, []), "b": loud, "c": loud_dict}).copy()
+
+    assert vars(copied["a"]) == {"amount": 1000, "items": []}
+    assert list(list.__iter__(copied["b"])) == [1, 2]
+    assert list(OrderedDict.__iter__(copied["c"])) == ["b", "a"]
+    assert (type(copied["b"]), type(copied["c"])) == (Loud, LoudDict)
+
+
+def test_state_beside_the_fields_is_not_shared() -> None:
+    """What pydantic keeps beside a model's fields is copied too."""
+
+    class Private(pydantic.BaseModel):
+        amount: int = 1
+        _note: str = "mine"
+
+    value = Private()
+    copied = Snapshot({"a": value}).copy()["a"]
+    copied._note = "theirs"
+    copied.amount = 2
+
+    assert (value._note, value.amount, value.model_fields_set) == ("mine", 1, set())
+    assert type(Snapshot({"a": deque([1], 3)}).copy()["a"]) is deque
+    assert Snapshot({"a": deque([1], 3)}).copy()["a"].maxlen == 3
+    assert Snapshot({"a": defaultdict(list)}).copy()["a"]["new"] == []
+    assert Snapshot({"a": Cart("ann", 1)}).copy()["a"].owner == "ann"
+
+
+def test_a_record_that_cannot_be_read_is_no_container(log_path: Any, lines: Any) -> None:
+    """A field that raises is shown as such; the call has its line, and the text stays inside."""
+
+    @dataclass
+    class Broken:
+        amount: int
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "amount":
+                raise RuntimeError("s3cret")
+            return super().__getattribute__(name)
+
+    asked: list[Action] = []
+    guarded = guard(lambda order: "ran", channel=Meanwhile(asked.append), audit=log_path)
+
+    assert guarded(Broken(1)) == "ran"
+    assert "unreadable, RuntimeError" in asked[0].pretty()
+    assert "unreadable, RuntimeError" in lines()[0]["args"]["order"]
+    assert "s3cret" not in asked[0].pretty()
 
 
 class Meanwhile(ApprovalChannel):

@@ -34,7 +34,7 @@ _PLAIN_TEXT = (datetime, date, time, timedelta, Decimal, Fraction, UUID, PurePat
 
 
 def fields_of(value: object) -> dict[str, Any] | None:
-    """The fields of a dataclass instance or a pydantic model (v1 or v2), else None.
+    """The fields of a dataclass or attrs instance or a pydantic model (v1 or v2), else None.
 
     Read past `__getattribute__` and `__repr__`, so that a field that its class hides from its
     repr is still seen.
@@ -42,6 +42,8 @@ def fields_of(value: object) -> dict[str, Any] | None:
     cls: Any = type(value)
     if hasattr(cls, "__dataclass_fields__"):
         names = [field.name for field in dataclasses.fields(cls)]
+    elif hasattr(cls, "__attrs_attrs__"):
+        names = [field.name for field in cls.__attrs_attrs__]
     elif hasattr(cls, "__pydantic_fields__") or hasattr(cls, "__fields_set__"):
         names = list(getattr(value, "__dict__", ()))
         names += [n for n in (getattr(value, "__pydantic_extra__", None) or ()) if n not in names]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import copy
-from collections import deque
-from collections.abc import Iterable
+import sys
+from array import array
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from types import MappingProxyType, MemberDescriptorType
 from typing import Any
 
 from actionguard._render import fields_of
 
 # Immutable and equal by value: nothing to copy, and two of them are the same if they are equal.
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_BUILTIN = frozenset({list, dict, set, bytearray, deque, OrderedDict})
+_WRAPPERS: dict[type[Any], str] = {UserDict: "data", UserList: "data", ChainMap: "maps"}
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+# Their `__new__` makes an empty one of any subclass without running its code.
+_MUTABLE: tuple[Any, ...] = (OrderedDict, dict, list, set, deque, bytearray, object)
 
 
 class Snapshot:
-    """What a call's arguments were, down through containers, dataclasses and pydantic models.
+    """What a call's arguments were, down through containers, arrays and records.
 
-    Every container met is kept with its contents, so that `changed` can tell whether any of them
-    was altered since, and `copy` can hand out the arguments as they were. Anything else (a
-    connection, a lock, a generator) is passed by reference, and never copied, compared by value
-    or consumed. Walks without recursion: nesting may be as deep as memory allows.
+    Records are dataclasses, attrs classes and pydantic models. Every container met is kept with its
+    contents, so that `changed` can tell whether any of them was altered since, and `copy` can hand
+    out the arguments as they were. Anything else (a connection, a lock, a generator) is passed by
+    reference, and never copied, compared by value or consumed. No class's own idea of how to copy,
+    fill or iterate it is asked: it could tell the approver something else than the body gets.
+    Walks without recursion: nesting may be as deep as memory allows.
     """
 
     __slots__ = ("_args", "_containers")
@@ -37,16 +47,16 @@ class Snapshot:
         if not self._containers:
             return dict(self._args)
         copies: dict[int, Any] = {}
-        mutable = [pair for pair in self._containers if not isinstance(pair[0], tuple)]
+        mutable = [pair for pair in self._containers if not issubclass(type(pair[0]), tuple)]
         for value, _ in mutable:
             copies[id(value)] = _shell(value)
         for value, contents in self._containers:  # inner tuples come before outer ones
-            if isinstance(value, tuple):
+            if issubclass(type(value), tuple):
                 items = [copies.get(id(item), item) for item in contents]
                 copies[id(value)] = tuple.__new__(type(value), items)
         for value, contents in mutable:
             if copies[id(value)] is not value:
-                _fill(copies[id(value)], contents, copies)
+                _fill(copies[id(value)], value, contents, copies)
         return {name: copies.get(id(value), value) for name, value in self._args.items()}
 
     def changed(self) -> bool:
@@ -70,36 +80,48 @@ def _containers(values: Iterable[Any]) -> list[tuple[Any, tuple[Any, ...]]]:
             if contents is not None:
                 seen.add(id(value))
                 stack.append((value, contents))
-                stack.extend((item, None) for item in _inside(value, contents))
+                stack.extend((item, None) for item in contents)
     return found
 
 
 def _contents(value: Any) -> tuple[Any, ...] | None:
-    """What a container holds, flat (keys and values in turn); None for what is no container.
+    """What a container holds, flat (keys and values in turn); None for what is no container."""
+    try:
+        return _parts(value)
+    except Exception:  # the fields of a record are anybody's code
+        return None
 
-    Asks the base class, since a subclass may run anybody's code when it is iterated.
-    """
+
+def _parts(value: Any) -> tuple[Any, ...] | None:
     cls = type(value)
     if issubclass(cls, dict):
-        return tuple(part for pair in tuple(dict.items(value)) for part in pair)
+        return _flat(dict.items(value))
     for base in (list, tuple, set, frozenset, deque):
         if issubclass(cls, base):
             return tuple(base.__iter__(value))
     if issubclass(cls, bytearray):
-        return (bytes(value),)
+        return (bytes(bytearray.copy(value)),)
+    for base in _arrays():
+        if issubclass(cls, base):
+            return base.tobytes(value), str(getattr(value, "shape", None))
+    if issubclass(cls, _VIEWS):
+        return _flat(value.mapping.items())
+    if cls is MappingProxyType:
+        return _flat(value.items())
+    for wrapper, attribute in _WRAPPERS.items():
+        if issubclass(cls, wrapper):
+            return attribute, vars(value)[attribute]
     fields = fields_of(value)
-    if fields is None:
-        return None
-    return tuple(part for pair in fields.items() for part in pair)
+    return None if fields is None else _flat(fields.items())
 
 
-def _inside(value: Any, contents: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The parts that may be containers themselves: keys and members of sets are hashable."""
-    if isinstance(value, (set, frozenset, bytearray)):
-        return ()
-    if isinstance(value, (list, tuple, deque)):
-        return contents
-    return contents[1::2]
+def _flat(pairs: Iterable[tuple[Any, Any]]) -> tuple[Any, ...]:
+    return tuple(part for pair in tuple(pairs) for part in pair)
+
+
+def _arrays() -> tuple[Any, ...]:
+    numpy = sys.modules.get("numpy")
+    return (array,) if numpy is None else (array, numpy.ndarray)
 
 
 def _same(now: tuple[Any, ...] | None, then: tuple[Any, ...]) -> bool:
@@ -114,46 +136,62 @@ def _same(now: tuple[Any, ...] | None, then: tuple[Any, ...]) -> bool:
 
 
 def _shell(value: Any) -> Any:
-    """A container of the same kind to fill; itself where it cannot be copied."""
-    if type(value) in (list, dict, set, bytearray):
-        return type(value)()
+    """A copy to fill; the value itself where there is nothing to fill, or no way."""
+    cls = type(value)
+    for base in _arrays():
+        if issubclass(cls, base):
+            return base.__copy__(value)
     try:
-        shell = copy.copy(value)
-    except Exception:  # its __copy__ or __reduce__ is anybody's code
+        base = next(base for base in _MUTABLE if issubclass(cls, base))
+        return base.__new__(cls)
+    except TypeError:  # an immutable class, or one in C with a way of its own
         return value
-    if type(shell) is not type(value):
-        return value
-    attributes = getattr(value, "__dict__", None)
-    if attributes is not None and shell.__dict__ is attributes:  # pydantic v1's state is shared
-        object.__setattr__(shell, "__dict__", dict(attributes))
-    return shell
 
 
-def _fill(shell: Any, contents: tuple[Any, ...], copies: dict[int, Any]) -> None:
+def _fill(shell: Any, value: Any, contents: tuple[Any, ...], copies: dict[int, Any]) -> None:
     def new(item: Any) -> Any:
         return copies.get(id(item), item)
 
-    if isinstance(shell, dict):
-        for key, item in zip(contents[::2], contents[1::2], strict=True):
-            dict.__setitem__(shell, key, new(item))
-    elif isinstance(shell, list):
-        list.__setitem__(shell, slice(None), [new(item) for item in contents])
-    elif isinstance(shell, deque):
-        deque.clear(shell)
-        deque.extend(shell, [new(item) for item in contents])
-    elif isinstance(shell, bytearray):
-        bytearray.__setitem__(shell, slice(None), contents[0])
-    elif isinstance(shell, set):
+    cls = type(value)
+    fields: dict[str, Any] = {}
+    if issubclass(cls, dict):
+        put = OrderedDict.__setitem__ if issubclass(cls, OrderedDict) else dict.__setitem__
+        for key, item in _pairs(contents):
+            put(shell, key, new(item))
+    elif issubclass(cls, list):
+        list.extend(shell, [new(item) for item in contents])
+    elif issubclass(cls, deque):
+        deque.__init__(shell, [new(item) for item in contents], value.maxlen)
+    elif issubclass(cls, set):
         set.update(shell, contents)
-    elif not isinstance(shell, frozenset):
-        for name, item in zip(contents[::2], contents[1::2], strict=True):
-            if new(item) is not item:
-                _set_field(shell, name, new(item))
-
-
-def _set_field(record: Any, name: str, value: Any) -> None:
-    extra = getattr(record, "__pydantic_extra__", None)
-    if extra and name in extra:
-        extra[name] = value
+    elif issubclass(cls, bytearray):
+        bytearray.extend(shell, contents[0])
+    elif issubclass(cls, _arrays()):
+        return  # it is a whole copy
     else:
-        object.__setattr__(record, name, value)  # past frozen=True and validate_assignment
+        fields = dict(_pairs(contents))
+    if cls in _BUILTIN:
+        return
+    for name, item in getattr(value, "__dict__", {}).items():
+        shell.__dict__[name] = new(fields.get(name, item))
+    for slot in _slots(cls):
+        with suppress(AttributeError):  # it is empty
+            item = fields.get(slot.__name__, slot.__get__(value, cls))
+            if id(item) in copies:
+                item = copies[id(item)]
+            elif type(item) is dict:  # pydantic's, for extra and private attributes
+                item = {name: new(fields.get(name, extra)) for name, extra in item.items()}
+            elif type(item) is set:  # pydantic's, of the fields that were given
+                item = set(item)
+            slot.__set__(shell, item)
+
+
+def _pairs(contents: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    return zip(contents[::2], contents[1::2], strict=True)
+
+
+def _slots(cls: type[Any]) -> Iterator[MemberDescriptorType]:
+    for base in cls.__mro__:
+        for attribute in vars(base).values():
+            if type(attribute) is MemberDescriptorType:
+                yield attribute
