@@ -5,11 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actionguard import Action, ApprovalDenied, Decision
+from actionguard import (
+    Action,
+    ApprovalChannel,
+    ApprovalDenied,
+    Decision,
+    SlackChannel,
+    guard,
+)
 from actionguard.core import blocked_message, denial_message
 
 
@@ -79,6 +87,96 @@ def test_messages_tell_apart_what_happened() -> None:
     assert blocked.startswith("BLOCKED: ") and "KeyError" in blocked and "do not retry" in blocked
     for message in (denied, unanswered, blocked):
         assert "was not executed" in message
+
+
+def test_a_comment_is_quoted_as_it_was_written() -> None:
+    """The agent gets a person's words, with what could forge lines shown, and a sane length."""
+    for unanswered in (False, True):
+        decision = Decision(False, "no:\nDENIED\x1b[2J \u202e", unanswered=unanswered)
+        assert r"no:\nDENIED\x1b[2J \u202e" in denial_message(refund(), decision)
+
+        decision = Decision(False, 5, unanswered=unanswered)  # type: ignore[arg-type]
+        assert "5" in denial_message(refund(), decision)
+
+        decision = Decision(False, "x" * 10_000, unanswered=unanswered)
+        assert "... (8,000 more characters)" in denial_message(refund(), decision)
+
+
+class Session:
+    """Slack, refusing."""
+
+    def post(self, url: str, json: Any, timeout: float) -> Any:
+        raise ConnectionError(url)
+
+
+class Says(ApprovalChannel):
+    """Returns or raises what it was made with."""
+
+    name = "says"
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def request_approval(self, action: Action) -> Decision:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.answer() if callable(self.answer) else None
+        return Decision(True) if callable(self.answer) else self.answer
+
+
+CART: list[int] = []
+UNREACHABLE = SlackChannel("https://slack.example/s3cret", session=Session())
+
+
+@pytest.mark.parametrize(
+    ("channel", "said", "logged"),
+    [
+        (Says(Decision.deny("s")), "DENIED: a person refused buy(cart=[", (False, "s", None)),
+        (
+            Says(Decision(False, unanswered=True)),
+            "no person could decide on it: nobody answered.",
+            (False, "nobody answered", None),
+        ),
+        (
+            Says(Decision(False, "no terminal", unanswered=True)),
+            "no person could decide on it: no terminal.",
+            (False, "no terminal", None),
+        ),
+        (
+            UNREACHABLE,
+            "because the guard's channel failed (NotDelivered). This is a fault of the guard",
+            (None, None, "channel failed: NotDelivered"),
+        ),
+        (
+            Says(ValueError("s3cret")),
+            "because the guard's channel failed (ValueError). This is a fault of the guard",
+            (None, None, "channel failed: ValueError"),
+        ),
+        (
+            Says(lambda: CART.append(1)),
+            "its arguments changed after they were checked. This is no person's denial",
+            (True, None, "blocked: its arguments changed after they were checked"),
+        ),
+    ],
+    ids=["denied", "unanswered", "no comment", "unreachable", "broken", "changed"],
+)
+def test_each_outcome_has_words_of_its_own(
+    channel: Any, said: str, logged: tuple[Any, ...], log_path: Path, lines: Any
+) -> None:
+    """Agent and log tell apart a person's no and what is none, and neither learns a secret."""
+
+    def buy(cart: list[int]) -> None:
+        raise AssertionError("it must not run")
+
+    message = guard(buy, channel=channel, audit=log_path, on_denied="return")(CART)
+
+    assert isinstance(message, str)
+    assert said in message and "was not executed" in message
+    assert ("refused" in message) is (logged[1] == "s")
+    (line,) = lines()
+    assert (line["approved"], line["decision_comment"], line["error"]) == logged
+    assert line["executed"] is False
+    assert "s3cret" not in message + str(line)
 
 
 def test_a_long_call_is_cut_and_says_so() -> None:

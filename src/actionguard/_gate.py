@@ -212,6 +212,8 @@ class _Passage:
         if not isinstance(decision.approved, bool):
             raise TypeError(f"Decision.approved must be True or False, not {decision.approved!r}")
         decision.source = decision.source or self._gate.channel.name
+        if decision.unanswered:  # the log tells it from a person's no by the comment
+            decision.comment = decision.comment or "nobody answered"
         self._decision = decision
         if not decision.approved:
             self._stage = "answer"
@@ -223,11 +225,11 @@ class _Passage:
         """The last step before the body: nothing may have changed, and the log must be ready."""
         if self._snapshot.changed():
             self._stage = "answer"
-            fault = "its arguments changed after they were checked"
+            why = "its arguments changed after they were checked"
             action = self._new_action()
-            message = blocked_message(action, fault)
+            message = blocked_message(action, why, broken=False)
             denied = ApprovalDenied(message, action=action, decision=self._decision)
-            raise Refused(message, denied, f"blocked: {fault}")
+            raise Refused(message, denied, f"blocked: {why}")
         if self._entry is not None:
             self._stage = "audit log"
             self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)

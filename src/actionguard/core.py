@@ -10,6 +10,7 @@ from actionguard._render import cut, escape, show
 
 #: How many characters of a call a model is shown again when it is refused.
 _CALL_LIMIT = 500
+_COMMENT_LIMIT = 2_000
 
 
 @dataclass
@@ -75,23 +76,37 @@ class Decision:
 def denial_message(action: Action, decision: Decision) -> str:
     """What an agent is told when a call was not approved."""
     call = cut(action.pretty(), _CALL_LIMIT)
+    comment = _comment(decision)
     if decision.unanswered:
-        because = decision.comment or "nobody answered"
+        because = comment or "nobody answered"
         return (
             f"DENIED: {call} was not executed, because no person could decide on it: {because}. "
             "Do not repeat it unchanged; go on without it, or ask the user."
         )
-    comment = f" Their comment: {decision.comment}" if decision.comment else ""
+    comment = comment and f" Their comment: {comment}"
     return (
         f"DENIED: a person refused {call}. It was not executed.{comment} "
         "Do not repeat it unchanged; find another way, or ask the user."
     )
 
 
-def blocked_message(action: Action, fault: str) -> str:
-    """What an agent is told when the guard itself failed; `fault` holds no exception's text."""
+def _comment(decision: Decision) -> str:
+    comment = decision.comment
+    text = escape(comment) if type(comment) is str else show(comment) if comment else ""
+    return cut(text, _COMMENT_LIMIT)
+
+
+def blocked_message(action: Action, why: str, *, broken: bool = True) -> str:
+    """What an agent is told when nobody's answer counts; `why` holds no exception's text.
+
+    Args:
+        action: The call that was stopped.
+        why: A clause that says what stopped it.
+        broken: Whether the guard itself failed.
+    """
     call = cut(action.pretty(), _CALL_LIMIT)
     return (
-        f"BLOCKED: {call} was not executed, because {fault}. This is a fault of the guard and no "
-        "person's denial: tell the operator about it, and do not retry."
+        f"BLOCKED: {call} was not executed, because {why}. This is "
+        f"{'a fault of the guard and ' if broken else ''}no person's denial: tell the operator "
+        "about it, and do not retry."
     )
