@@ -303,6 +303,36 @@ def test_poll_fn_that_answers_garbage(hook: Hook, ask: Ask, garbage: Any) -> Non
 
 
 @both
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain poll_fn", "async poll_fn"])
+def test_poll_fn_that_cancels_itself(hook: Hook, ask: Ask, is_async: bool) -> None:
+    """A poll_fn that ends as cancelled is a fault, and cancels neither the caller nor its loop."""
+
+    def poll(action: Action) -> None:
+        raise asyncio.CancelledError
+
+    async def apoll(action: Action) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await asyncio.sleep(60)
+
+    with pytest.raises(RuntimeError, match="poll_fn was cancelled"):
+        ask(SlackChannel(hook.url, poll_fn=apoll if is_async else poll), refund())
+
+
+@both
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_poll_fn_that_ends_the_program(hook: Hook, ask: Ask, error: BaseException) -> None:
+    """What is meant to stop the program stops it."""
+
+    def poll(action: Action) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        ask(SlackChannel(hook.url, poll_fn=poll), refund())
+
+    assert caught.value is error
+
+
+@both
 def test_plain_poll_fn_that_hangs(hook: Hook, ask: Ask, no_threads_left: None) -> None:
     """The timeout decides on time; a yes that the hanging call returns later releases nothing."""
     release = threading.Event()
@@ -579,6 +609,23 @@ def test_url_shows_nowhere(
         assert secret not in "\n".join(shown)
 
 
+def test_url_is_kept_out_of_httpx_logs(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+    """A client of httpx can stand for a session, and its log keeps quiet too."""
+    httpx = pytest.importorskip("httpx")
+    caplog.set_level(logging.DEBUG)
+    hook.script = [reply(302, Location="/login")]
+    with httpx.Client() as client:
+        channel = SlackChannel(hook.url, poll_fn=yes, session=client)
+        with pytest.raises(NotDelivered, match=r": HTTP 302$"):
+            channel.request_approval(refund())
+        assert channel.request_approval(refund()).approved is True
+        assert PATH not in caplog.text
+
+        client.get(f"http://127.0.0.1:{hook.port}/mine")
+
+    assert "/mine" in caplog.text
+
+
 def test_other_posts_still_log(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
     """Only our own posts are kept out of urllib3's log, not the program's."""
     caplog.set_level(logging.DEBUG, "urllib3")
@@ -649,6 +696,10 @@ def test_bad_numbers(name: str, value: Any) -> None:
         ({"poll_fn": dict}, TypeError, "poll_fn must be"),
         ({"session": 3}, TypeError, "session must have a post method, not be 3"),
         ({"session": object()}, TypeError, "session must have"),
+        ({"session": requests.Session}, TypeError, "session must have a post method, not be <cl"),
+        ({"session": mock.AsyncMock()}, TypeError, "session must have"),
+        ({"poll_fn": lambda: None}, TypeError, "poll_fn must be a function of the action"),
+        ({"poll_fn": lambda action, more: None}, TypeError, "poll_fn must be"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -942,6 +993,16 @@ def test_no_line_can_be_forged() -> None:
             c for c in part if c.isprintable()
         }
         assert f"\nId: {action.id}\n" in part
+
+
+@pytest.mark.parametrize("name", ["\u3164", "a\u200d", "a\ufe0f", "a = 1, b", "", 7, ("a", 1)])
+def test_odd_names_of_arguments(name: Any) -> None:
+    """A name that could look like another, or like nothing, is shown as the text that it is."""
+    payload = posted(Action("t", {name: 5}))
+
+    for part in (payload["text"], block_text(payload)):
+        (line,) = [line for line in part.split("\n") if line.endswith(" = 5")]
+        assert line == f"  {name!a} = 5"
 
 
 def test_message_without_arguments_or_description() -> None:

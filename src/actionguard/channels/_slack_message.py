@@ -95,8 +95,9 @@ def _lines(
     return [*head, *lines, *foot]
 
 
-def _argument(name: str, value: object) -> str:
-    return f"  {name if name.isidentifier() else show(name)} = {show(value)}"
+def _argument(name: object, value: object) -> str:
+    plain = isinstance(name, str) and name.isascii() and name.isidentifier()
+    return f"  {name if plain else show(name)} = {show(value)}"
 
 
 def _share(sizes: list[int], room: int) -> int:

@@ -17,7 +17,9 @@ class ApprovalChannel(ABC):
     """Where a yes or no comes from. Subclass it and implement `request_approval`.
 
     `request_approval` may be plain or `async def`. Guarded async code awaits an async one on its
-    own loop; a plain one runs in a thread of its own. Guarded sync code can use either.
+    own loop; a plain one runs in a thread of its own. Guarded sync code can use either: an async
+    one runs on a loop made for that wait, so it must not wait there for another loop's objects, and
+    least of all for the loop that the sync caller keeps from running. asyncio only, not trio.
     """
 
     #: Names the channel as the source of its decisions in messages and in the log.

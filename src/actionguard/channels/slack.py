@@ -68,13 +68,13 @@ class SlackChannel(ApprovalChannel):
     ) -> None:
         if not _is_web_url(webhook_url):
             raise ValueError("webhook_url must be an http(s) URL without spaces (not shown here)")
-        if poll_fn is not None and (isinstance(poll_fn, type) or not callable(poll_fn)):
+        if poll_fn is not None and not _takes_an_action(poll_fn):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
         if on_timeout not in ("deny", "approve"):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
         if session is None:
             _requests()  # if it is missing, say so now and not at the first refund
-        elif not callable(getattr(session, "post", None)):
+        elif isinstance(session, type) or not _is_plain(getattr(session, "post", None)):
             raise TypeError(f"session must have a post method, not be {session!r}")
         self._webhook_url = _Secret(webhook_url)
         self._session = session
@@ -99,6 +99,7 @@ class SlackChannel(ApprovalChannel):
             NotDelivered: Slack did not take the request. `poll_fn` was not asked.
             TypeError: `poll_fn` returned neither a `Decision` nor None.
             TimeoutError: `poll_fn` hangs, and `on_timeout` is "approve".
+            RuntimeError: `poll_fn` was cancelled from within.
             Exception: What `poll_fn` raised.
         """
         from actionguard.channels._waiting import run_sync
@@ -138,6 +139,8 @@ class SlackChannel(ApprovalChannel):
             if self.on_timeout == "approve":
                 raise TimeoutError("poll_fn did not return, so nobody knows if there is an answer")
             return self._unanswered()
+        if poll.cancelled():  # by poll_fn itself: nobody has cancelled the wait
+            raise RuntimeError("poll_fn was cancelled, so nobody knows if there is an answer")
         answer = poll.result()
         if answer is None or isinstance(answer, Decision):
             return answer
@@ -208,7 +211,8 @@ class _Reply(NamedTuple):
                 from urllib3.util import Retry
 
                 seconds = Retry().get_retry_after(response)
-                reply = reply._replace(retry_after=None if seconds is None else float(seconds))
+                if seconds is not None:
+                    reply = reply._replace(retry_after=float(min(seconds, threading.TIMEOUT_MAX)))
                 # Slack's errors are one word, like `no_service`. Anything longer might be the
                 # page of a proxy, which repeats the URL.
                 word = next(response.iter_content(64), b"").decode("ascii")
@@ -246,6 +250,21 @@ def _is_web_url(url: object) -> bool:
         return False
 
 
+def _takes_an_action(poll_fn: Any) -> bool:
+    if isinstance(poll_fn, type) or not callable(poll_fn):
+        return False
+    with suppress(ValueError):  # a builtin's signature may be unknown
+        try:
+            inspect.signature(poll_fn).bind("action")
+        except TypeError:
+            return False
+    return True
+
+
+def _is_plain(post: Any) -> bool:
+    return callable(post) and not inspect.iscoroutinefunction(post)
+
+
 def _seconds(name: str, value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and 0 <= value <= threading.TIMEOUT_MAX:
@@ -271,16 +290,21 @@ def _accepted(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
 
 
 _posting = threading.local()
+_SHOW_URLS = (
+    *(f"urllib3.{name}" for name in ("connection", "connectionpool", "poolmanager", "util.retry")),
+    "httpx",
+)
 
 
 def _keep_out_of_logs() -> None:
-    """Keep what this thread does out of urllib3's logs, which show the URL; it ends with the post.
+    """Keep what this thread does out of logs that show the URL; it ends with the post.
 
-    Its path stands there at DEBUG for every request, and at WARNING where an answer is odd.
+    urllib3 writes the path at DEBUG for every request, and at WARNING where an answer is odd; httpx
+    (its clients can be sessions) at INFO.
     """
     _posting.now = True
-    for module in ("connection", "connectionpool", "poolmanager", "util.retry"):
-        logging.getLogger(f"urllib3.{module}").addFilter(_is_not_posting)
+    for name in _SHOW_URLS:
+        logging.getLogger(name).addFilter(_is_not_posting)
 
 
 def _is_not_posting(record: logging.LogRecord) -> bool:
