@@ -7,6 +7,8 @@ from array import array
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
+from operator import is_
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any
 
@@ -80,7 +82,7 @@ def _containers(values: Iterable[Any]) -> list[tuple[Any, tuple[Any, ...]]]:
             if contents is not None:
                 seen.add(id(value))
                 stack.append((value, contents))
-                stack.extend((item, None) for item in contents)
+                stack.extend([(item, None) for item in contents if type(item) not in _SCALARS])
     return found
 
 
@@ -116,7 +118,7 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
 
 
 def _flat(pairs: Iterable[tuple[Any, Any]]) -> tuple[Any, ...]:
-    return tuple(part for pair in tuple(pairs) for part in pair)
+    return tuple(chain.from_iterable(pairs))
 
 
 def _arrays() -> tuple[Any, ...]:
@@ -125,13 +127,11 @@ def _arrays() -> tuple[Any, ...]:
 
 
 def _same(now: tuple[Any, ...] | None, then: tuple[Any, ...]) -> bool:
-    return (
-        now is not None
-        and len(now) == len(then)
-        and all(
-            a is b or (type(a) is type(b) and type(a) in _SCALARS and a == b)
-            for a, b in zip(now, then, strict=True)
-        )
+    if now is None or len(now) != len(then):
+        return False
+    return all(map(is_, now, then)) or all(
+        a is b or (type(a) is type(b) and type(a) in _SCALARS and a == b)
+        for a, b in zip(now, then, strict=True)
     )
 
 
@@ -149,19 +149,18 @@ def _shell(value: Any) -> Any:
 
 
 def _fill(shell: Any, value: Any, contents: tuple[Any, ...], copies: dict[int, Any]) -> None:
-    def new(item: Any) -> Any:
-        return copies.get(id(item), item)
-
     cls = type(value)
+    items = [copies.get(id(item), item) for item in contents]
     fields: dict[str, Any] = {}
-    if issubclass(cls, dict):
-        put = OrderedDict.__setitem__ if issubclass(cls, OrderedDict) else dict.__setitem__
-        for key, item in _pairs(contents):
-            put(shell, key, new(item))
+    if issubclass(cls, OrderedDict):  # dict's own methods would lose the order
+        for key, item in zip(contents[::2], items[1::2], strict=True):
+            OrderedDict.__setitem__(shell, key, item)
+    elif issubclass(cls, dict):
+        dict.update(shell, zip(contents[::2], items[1::2], strict=True))
     elif issubclass(cls, list):
-        list.extend(shell, [new(item) for item in contents])
+        list.extend(shell, items)
     elif issubclass(cls, deque):
-        deque.__init__(shell, [new(item) for item in contents], value.maxlen)
+        deque.__init__(shell, items, value.maxlen)
     elif issubclass(cls, set):
         set.update(shell, contents)
     elif issubclass(cls, bytearray):
@@ -169,25 +168,28 @@ def _fill(shell: Any, value: Any, contents: tuple[Any, ...], copies: dict[int, A
     elif issubclass(cls, _arrays()):
         return  # it is a whole copy
     else:
-        fields = dict(_pairs(contents))
-    if cls in _BUILTIN:
-        return
+        fields = dict(zip(contents[::2], items[1::2], strict=True))
+    if cls not in _BUILTIN:
+        _copy_state(shell, value, fields, copies)
+
+
+def _copy_state(shell: Any, value: Any, fields: dict[str, Any], copies: dict[int, Any]) -> None:
+    """Give the shell what stands in the value's `__dict__` and slots: its fields, as they were."""
+
+    def new(name: str, item: Any) -> Any:
+        return fields[name] if name in fields else copies.get(id(item), item)
+
     for name, item in getattr(value, "__dict__", {}).items():
-        shell.__dict__[name] = new(fields.get(name, item))
-    for slot in _slots(cls):
+        shell.__dict__[name] = new(name, item)
+    for slot in _slots(type(value)):
         with suppress(AttributeError):  # it is empty
-            item = fields.get(slot.__name__, slot.__get__(value, cls))
-            if id(item) in copies:
-                item = copies[id(item)]
-            elif type(item) is dict:  # pydantic's, for extra and private attributes
-                item = {name: new(fields.get(name, extra)) for name, extra in item.items()}
-            elif type(item) is set:  # pydantic's, of the fields that were given
-                item = set(item)
-            slot.__set__(shell, item)
-
-
-def _pairs(contents: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
-    return zip(contents[::2], contents[1::2], strict=True)
+            item = slot.__get__(value)
+            if slot.__name__ not in fields:  # pydantic's: the other attributes, and those given
+                if type(item) is dict:
+                    item = {name: new(name, extra) for name, extra in item.items()}
+                elif type(item) is set:
+                    item = set(item)
+            slot.__set__(shell, new(slot.__name__, item))
 
 
 def _slots(cls: type[Any]) -> Iterator[MemberDescriptorType]:
