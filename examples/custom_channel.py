@@ -9,7 +9,9 @@ import asyncio
 import html
 import secrets
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
@@ -37,8 +39,9 @@ class WebChannel(ApprovalChannel):
             def do_POST(self) -> None:
                 form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
                 if self.path == channel._path:
-                    channel._answer({name: values[0] for name, values in parse_qs(form).items()})
-                    self._reply(200, channel._page())
+                    fields = {name: values[0] for name, values in parse_qs(form).items()}
+                    with channel._answered(fields):
+                        self._reply(200, channel._page())
                 else:
                     self._reply(404, "")
 
@@ -64,12 +67,16 @@ class WebChannel(ApprovalChannel):
         finally:
             self._open.pop(action.id, None)
 
-    def _answer(self, form: dict[str, str]) -> None:
+    @contextmanager
+    def _answered(self, form: dict[str, str]) -> Iterator[None]:
         # By id: two equal refunds are two requests, and each gets its own answer.
         _, answer = self._open.pop(form.get("id", ""), (None, None))
-        if answer is not None and answer.set_running_or_notify_cancel():
-            approved = form.get("answer") == "approve"
-            answer.set_result(Decision(approved, comment=form.get("comment") or None))
+        try:
+            yield  # the page is sent first: with its last answer, the program may end
+        finally:
+            if answer is not None and answer.set_running_or_notify_cancel():
+                approved = form.get("answer") == "approve"
+                answer.set_result(Decision(approved, comment=form.get("comment") or None))
 
     def _page(self) -> str:
         requests = "".join(

@@ -124,7 +124,7 @@ def test_agent_loop(tmp_path: Path) -> None:
 
 
 def test_custom_channel(tmp_path: Path) -> None:
-    """Its page shows what waits, and each button answers the request it stands beside."""
+    """Its page shows what waits, and each button answers its own request, the last one too."""
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / "custom_channel.py")],
         cwd=tmp_path,
@@ -144,7 +144,7 @@ def test_custom_channel(tmp_path: Path) -> None:
                 ids = dict(re.findall(r"(cus_\d).*?name=id value=(\w+)", page))
             press(url, id=ids["cus_2"], answer="deny", comment="too soon")
             first = process.stdout.readline()
-            press(url, id=ids["cus_1"], answer="approve")
+            last_page = press(url, id=ids["cus_1"], answer="approve")
             rest = process.stdout.read()
         finally:
             if process.poll() is None:
@@ -152,11 +152,12 @@ def test_custom_channel(tmp_path: Path) -> None:
 
     assert first.startswith("DENIED: a person refused refund(amount=250, customer_id='cus_2')")
     assert "Their comment: too soon" in first
+    assert "Nothing waits." in last_page
     assert rest == "refunded 4000 to cus_1\n"
 
 
-def press(url: str, **form: str) -> None:
-    urlopen(url, urlencode(form).encode()).read()
+def press(url: str, **form: str) -> str:
+    return urlopen(url, urlencode(form).encode()).read().decode()
 
 
 def test_testing_your_gate(tmp_path: Path) -> None:
