@@ -1133,13 +1133,13 @@ HIDING = KINDS["injected"]()[0]
             [A_TOOL, HIDING],
             {"policy": ApprovalPolicy(match_args={"amount": "1"})},
             ValueError,
-            "'amount', which any of the tools does not have",
+            "'amount', which is no argument of any of the tools",
         ),
         (
             [A_TOOL, HIDING],
             {"policy": {"refund": ApprovalPolicy(match_args={"secret": "1"})}},
             ValueError,
-            "'secret', which the tool 'refund' does not have",
+            "'secret', which is no argument of the tool 'refund'",
         ),
         (
             [A_TOOL],
@@ -1157,7 +1157,7 @@ def test_wrong_use(tools: Any, options: Any, error: Any, text: str, log: AuditLo
 
 def test_wrong_use_of_guard(log: AuditLog) -> None:
     """`guard` checks names as `guard_tools` does, and a tool answers its agent by itself."""
-    with pytest.raises(ValueError, match="'amount', which the tool 'refund' does not have"):
+    with pytest.raises(ValueError, match="'amount', which is no argument of the tool 'refund'"):
         guard(A_TOOL, policy=ApprovalPolicy(match_args={"amount": "1"}), audit=log)
     with pytest.raises(TypeError, match="a tool answers its agent"):
         guard(A_TOOL, on_denied=str, audit=log)

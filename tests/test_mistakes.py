@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import sys
 from typing import Any
@@ -35,30 +36,76 @@ async def arefund(amount: float) -> str:
     return f"refunded {amount}"
 
 
+def undocumented(amount: float) -> str:
+    return f"refunded {amount}"
+
+
 class Refunds:
     """Something with methods."""
+
+
+class ToolOfAnotherFramework:
+    """Its agents run `acall`, as LlamaIndex's do."""
+
+    def __call__(self, amount: float) -> str:
+        return refund(amount)
+
+    async def acall(self, amount: float) -> str:
+        return refund(amount)
 
 
 WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
+TOOLS = "guard_tools() takes LangChain tools and functions, not "
 POLICY = "guard(policy=...) takes an ApprovalPolicy or an object with needs_approval(args), not "
-CHANNEL = "guard(channel=...) takes an ApprovalChannel"
+CHANNEL = (
+    "guard(channel=...) takes an ApprovalChannel (subclass it and implement request_approval), not "
+)
 LOG = "guard(audit=...) takes an AuditLog or a path, not "
+ON_DENIED = (
+    "guard(on_denied=...) takes 'raise', 'return' or a plain function of the ApprovalDenied, not "
+)
+ITSELF = ": guard the function or tool itself, before anything else is made of it"
 
 # What somebody wrote, and what they are told.
 MISTAKES: dict[str, tuple[Any, str]] = {
     "a class": (
         lambda: guard(Refunds),
-        TARGET + "the class Refunds: guard its methods, or a function that makes one",
+        TARGET + "the class Refunds: guard an instance, its methods, or a function that makes one",
+    ),
+    "nothing": (
+        lambda: guard()(None),  # type: ignore[type-var]
+        TARGET + "None",
+    ),
+    "a call instead of the function": (
+        lambda: guard()(amount=50),  # type: ignore[call-arg]
+        "guard(...)() got an unexpected keyword argument 'amount'",
     ),
     "above a property": (
         lambda: guard(property(refund)),
         "guard() goes below @property, directly above the function",
     ),
+    "above a cached property": (
+        lambda: guard(functools.cached_property(refund)),
+        "guard() goes below @cached_property, directly above the function",
+    ),
+    "a tool that something was bound to": (
+        lambda: guard(tool(refund).bind(customer_id="cus_2")),
+        ITSELF,
+    ),
+    "a tool that something was bound to, in a list": (
+        lambda: guard_tools([tool(refund).bind(customer_id="cus_2")]),
+        ITSELF,
+    ),
+    "a tool of another framework": (
+        lambda: guard(ToolOfAnotherFramework()),
+        "guard() would leave a way round, ToolOfAnotherFramework.acall(): guard the function first",
+    ),
     "a tool that its provider runs": (
         lambda: guard(WEB_SEARCH),
-        TARGET + "{'type': 'web_search'}: a tool that its provider runs never passes here",
+        TARGET + "{'type': 'web_search'}: a tool that its provider runs never passes here; "
+        "if you run it, guard its function",
     ),
     "a tool that its provider runs, in a list": (
         lambda: guard_tools([refund, WEB_SEARCH]),
@@ -66,11 +113,35 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a list of tools": (
         lambda: guard([refund]),
-        "]: use guard_tools for a list of tools",
+        "]: guard what is in it, one by one or with guard_tools",
+    ),
+    "a set of tools": (
+        lambda: guard({refund}),
+        "}: guard what is in it, one by one or with guard_tools",
     ),
     "one tool instead of a list": (
         lambda: guard_tools(tool(refund)),
-        "guard_tools() takes a list of tools, not ",
+        ": write [tool]",
+    ),
+    "one function instead of a list": (
+        lambda: guard_tools(refund),
+        ": write [tool]",
+    ),
+    "a list in the list": (
+        lambda: guard_tools([[refund]]),
+        "]: guard what is in it, one by one or with guard_tools",
+    ),
+    "a class in the list": (
+        lambda: guard_tools([Refunds]),
+        TOOLS + f"{Refunds}: make an instance of it",
+    ),
+    "a coroutine in the list": (
+        lambda: guard_tools([arefund(50)]),
+        ": guard the async function, and call it afterwards",
+    ),
+    "a function without a docstring in the list": (
+        lambda: guard_tools([refund, undocumented]),
+        f"guard_tools() can make no tool of {undocumented!r}: Function must have a docstring",
     ),
     "a result instead of the function": (
         lambda: guard(refund(50)),
@@ -108,27 +179,63 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: guard(refund, policy=ApprovalPolicy),
         POLICY + "the class ApprovalPolicy: make an instance of it",
     ),
+    "a policy as a bool": (
+        lambda: guard(refund, policy=False),
+        POLICY + "False: write ApprovalPolicy(require_always=False)",
+    ),
+    "several policies": (
+        lambda: guard(refund, policy=[ApprovalPolicy(), ApprovalPolicy()]),
+        ": put all rules into one ApprovalPolicy, any of which then holds a call",
+    ),
+    "a tool's policy as a dict": (
+        lambda: guard_tools([refund], policy={"refund": OVER_100}),
+        "guard_tools(policy={'refund': ...}) takes an ApprovalPolicy",
+    ),
+    "rules in place of policies by tool": (
+        lambda: guard_tools([refund], policy=OVER_100),
+        "guard_tools(policy={...}) has the names of tools as keys, and 'amount_over' is none",
+    ),
+    "a typo in an option": (
+        lambda: guard(refund, polcy=ApprovalPolicy()),  # type: ignore[call-overload]
+        "guard() got an unexpected keyword argument 'polcy'",
+    ),
+    "a rule on what is excluded": (
+        lambda: guard(
+            refund,
+            policy=ApprovalPolicy(match_args={"customer_id": "^prod-"}),
+            exclude=["customer_id"],
+        ),
+        "the policy names 'customer_id', which is left out of what a policy sees: it is excluded",
+    ),
     "a typo in an argument's name": (
         lambda: guard(
             refund, policy=ApprovalPolicy(amount_over={"arg": "amonut", "threshold": 100})
         ),
-        "the policy names the argument 'amonut', which refund() does not have",
+        "the policy names 'amonut', which is no argument of refund(); there are: amount, ",
     ),
     "a typo in a tool's argument": (
         lambda: guard(tool(refund), policy=ApprovalPolicy(match_args={"customer": "^prod-"})),
-        "the policy names the argument 'customer', which the tool 'refund' does not have",
+        "the policy names 'customer', which is no argument of the tool 'refund'; there are: amount",
+    ),
+    "a typo in a shared policy": (
+        lambda: guard_tools([refund], policy=ApprovalPolicy(match_args={"customer": "^prod-"})),
+        "the policy names 'customer', which is no argument of any of the tools; there are: amount",
     ),
     "a typo in a tool's name": (
         lambda: guard_tools([refund], policy={"refnud": ApprovalPolicy()}),
-        "guard_tools(policy=...) has a policy for 'refnud', which is none of the tools: 'refund'",
+        "(policy={...}) has the names of tools as keys, and 'refnud' is none of them: 'refund'",
     ),
     "a typo in exclude": (
         lambda: guard(refund, exclude=["context"]),
-        "exclude names 'context', which is no parameter of refund(): it has amount, customer_id",
+        "exclude names 'context', which is no parameter of refund(); there are: amount, ",
     ),
     "exclude as a string": (
         lambda: guard(refund, exclude="customer_id"),
         "guard(exclude=...) takes a collection of names, not 'customer_id': write ['customer_id']",
+    ),
+    "exclude as a generator": (
+        lambda: guard(refund, exclude=(name for name in ["customer_id"])),
+        "guard(exclude=...) takes a collection of names, not <generator",
     ),
     "a threshold as text": (
         lambda: ApprovalPolicy(amount_over={"arg": "amount", "threshold": "100"}),
@@ -142,6 +249,14 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: ApprovalPolicy(match_args={"customer_id": "prod-("}),
         "match_args['customer_id'] must be a regular expression, not 'prod-('",
     ),
+    "a pattern without its argument": (
+        lambda: ApprovalPolicy(match_args="^prod-"),
+        "match_args must be a dict from argument names to regular expressions, not '^prod-'",
+    ),
+    "a rule that takes the arguments one by one": (
+        lambda: ApprovalPolicy(require_if=lambda amount, customer_id: amount > 100),
+        "require_if must take one argument, the call's arguments by name: ",
+    ),
     "a rule by position": (
         lambda: ApprovalPolicy("amount > 100"),
         "require_if must be a callable that takes the arguments, not 'amount > 100'",
@@ -152,11 +267,19 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a channel by name": (
         lambda: guard(refund, channel="slack"),
-        CHANNEL + " (subclass it and implement request_approval), not 'slack'",
+        CHANNEL + "'slack'",
     ),
     "a channel class": (
         lambda: guard(refund, channel=CLIChannel),
-        CHANNEL + ", not the class CLIChannel: make an instance of it",
+        CHANNEL + "the class CLIChannel: make an instance of it",
+    ),
+    "a channel as a function": (
+        lambda: guard(refund, channel=lambda action: Decision.approve()),
+        CHANNEL + "<function <lambda>",
+    ),
+    "a log class": (
+        lambda: guard(refund, audit=AuditLog),
+        LOG + "the class AuditLog: make an instance of it",
     ),
     "the log switched off": (
         lambda: guard(refund, audit=False),
@@ -164,7 +287,19 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "what a denial does": (
         lambda: guard(refund, on_denied="ignore"),
-        "guard(on_denied=...) takes 'raise', 'return' or a callable, not 'ignore'",
+        ON_DENIED + "'ignore'",
+    ),
+    "an exception as what a denial does": (
+        lambda: guard(refund, on_denied=PermissionError),
+        ON_DENIED + "the class PermissionError, which would be returned and not raised: write a",
+    ),
+    "an async function as what a denial does": (
+        lambda: guard(refund, on_denied=arefund),
+        ON_DENIED + f"the async {arefund!r}",
+    ),
+    "a function of nothing as what a denial does": (
+        lambda: guard(refund, on_denied=lambda: "denied"),
+        ", which takes no such argument",
     ),
     "what a tool's denial does": (
         lambda: guard(tool(refund), on_denied=str),
@@ -196,7 +331,7 @@ def test_missing_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_log_where_none_can_be(tmp_path: Any) -> None:
     """A log that is a folder is told at once, by its path; a missing folder is made later."""
-    with pytest.raises(OSError, match=re.escape(tmp_path.name)):
+    with pytest.raises(OSError, match=r"an audit log is a file, and this is a folder: '.+'"):
         guard(refund, audit=tmp_path)
 
     guarded = guard(refund, audit=tmp_path / "new" / "log.jsonl", channel=AutoApproveChannel())
@@ -208,8 +343,11 @@ def test_log_where_none_can_be(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (None, "Mine.request_approval() must return a Decision, not NoneType"),
-        (True, "Mine.request_approval() must return a Decision, not bool"),
+        (None, "(Decision.approve() or .deny()), not NoneType"),
+        (
+            True,
+            "Mine.request_approval() must return a Decision (Decision.approve() or .deny()), not",
+        ),
         (Decision("yes"), "Decision.approved must be True or False, not 'yes'"),  # type: ignore[arg-type]
     ],
     ids=["nothing", "True", "an approval that is no bool"],
@@ -246,6 +384,17 @@ def test_a_rule_that_raises() -> None:
     said = guard(tool(refund), policy=policy, **AT_HAND).invoke({"amount": 4000})
     assert said.startswith("BLOCKED: refund(amount=4000.0, customer_id='cus_1') was not executed")
     assert "the guard's policy failed (KeyError)" in said
+
+
+def test_a_policy_that_does_not_answer() -> None:
+    """A policy that returns nothing releases nothing, and is named."""
+
+    class Forgetful:
+        def needs_approval(self, args: dict[str, Any]) -> Any:
+            """Ends without an answer."""
+
+    with pytest.raises(TypeError, match=r"Forgetful.needs_approval\(\) must return True or False"):
+        guard(refund, policy=Forgetful(), **AT_HAND)(4000)
 
 
 def test_tool_above_guard() -> None:

@@ -40,13 +40,19 @@ def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
     if isinstance(target, type):
         raise TypeError(
             f"guard() takes a LangChain tool or a callable, not the class {target.__name__}: "
-            "guard its methods, or a function that makes one"
+            "guard an instance, its methods, or a function that makes one"
         )
-    if isinstance(target, property):
-        raise TypeError("guard() goes below @property, directly above the function")
+    if isinstance(target, (property, functools.cached_property)):
+        kind = type(target).__name__
+        raise TypeError(f"guard() goes below @{kind}, directly above the function")
     if not callable(target):
         hint = what_was_meant(target)
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
+    if hasattr(target, "acall"):  # LlamaIndex's tools, DSPy's modules: run by it, past their call
+        raise TypeError(
+            f"guard() would leave a way round, {type(target).__name__}.acall(): guard the function "
+            "first, and make the tool of the guarded one"
+        )
     runs = target if inspect.iscoroutinefunction(target) else type(target).__call__
     cls = _GuardedAsync if inspect.iscoroutinefunction(runs) else _Guarded
     return cls(target, settings, on_denied)

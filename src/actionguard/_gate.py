@@ -186,7 +186,7 @@ class _Passage:
         gate = self._gate
         if not (self._unnamed and gate.needs_names):
             answer = gate.policy.needs_approval(self._view)
-            self._needed = answer if type(answer) is bool else _as_bool(answer)
+            self._needed = answer if type(answer) is bool else _as_bool(gate.policy, answer)
         if self._needed:
             if self._entry is not None:
                 self._stage = "audit log"
@@ -205,8 +205,8 @@ class _Passage:
         """Take the channel's answer; goes on only if it releases the call."""
         if not isinstance(decision, Decision):
             raise TypeError(
-                f"{type(self._gate.channel).__name__}.request_approval() must return a Decision, "
-                f"not {type(decision).__name__}"
+                f"{type(self._gate.channel).__name__}.request_approval() must return a Decision "
+                f"(Decision.approve() or .deny()), not {type(decision).__name__}"
             )
         decision = _copied(decision)  # what was answered now counts, whatever becomes of it
         if not isinstance(decision.approved, bool):
@@ -304,13 +304,16 @@ def _copied(decision: Decision) -> Decision:
     return copied
 
 
-def _as_bool(answer: Any) -> bool:
+def _as_bool(policy: Policy, answer: Any) -> bool:
     """A numpy bool as bool; nothing else is an answer, least of all None."""
     if type(answer).__module__ == "numpy" and type(answer).__name__ in ("bool", "bool_"):
         return bool(answer)
     if inspect.iscoroutine(answer):
         answer.close()  # nobody will await it, and it would warn about that
-    raise TypeError(f"needs_approval() must return True or False, not {type(answer).__name__}")
+    raise TypeError(
+        f"{type(policy).__name__}.needs_approval() must return True or False, "
+        f"not {type(answer).__name__}"
+    )
 
 
 def _describe(error: BaseException) -> str:

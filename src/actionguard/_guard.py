@@ -224,6 +224,7 @@ def guard(
             return guard_tool(target, options)
         return guard_callable(target, options, on_denied)
 
+    decorate.__qualname__ = "guard(...)"  # for Python's own complaint about what it is called with
     return decorate if target is None else decorate(target)
 
 

@@ -43,15 +43,21 @@ class Settings:
         Raises:
             ValueError: `exclude` or the policy names an argument that is not there.
         """
-        has = f"it has {', '.join(parameters or ()) or 'none'}"
+        known = f"there are: {', '.join(parameters or ()) or 'none'}"
         if parameters is not None:
             for name in sorted(self.exclude.difference(parameters)):
-                raise ValueError(f"exclude names {name!r}, which is no parameter of {owner}: {has}")
+                raise ValueError(
+                    f"exclude names {name!r}, which is no parameter of {owner}; {known}"
+                )
         if names is not None:
             for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
+                if name in (parameters or ()):
+                    raise ValueError(
+                        f"the policy names {name!r}, which is left out of what a policy sees: "
+                        "it is excluded, or the runtime fills it in"
+                    )
                 raise ValueError(
-                    f"the policy names the argument {name!r}, which {owner} does not have "
-                    f"(or which is left out of what a policy sees): {has}"
+                    f"the policy names {name!r}, which is no argument of {owner}; {known}"
                 )
 
 
@@ -65,7 +71,9 @@ def settings(caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any
     log = _audit_log(caller, audit)
     log.check()
     return Settings(
-        policy=check_policy(caller, ApprovalPolicy() if policy is None else policy),
+        policy=check_policy(
+            f"{caller}(policy=...)", ApprovalPolicy() if policy is None else policy
+        ),
         channel=_channel(caller, CLIChannel() if channel is None else channel),
         audit=log,
         exclude=_exclude(caller, exclude),
@@ -73,7 +81,7 @@ def settings(caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any
 
 
 def what_was_meant(target: Any) -> str:
-    """What somebody may have meant who gave `guard` what it cannot guard."""
+    """What to do instead, for somebody who gave `guard` what it cannot guard."""
     if isinstance(target, ApprovalChannel):
         return ": write guard(channel=...)"
     if isinstance(target, (AuditLog, str, os.PathLike)):
@@ -81,13 +89,17 @@ def what_was_meant(target: Any) -> str:
     if hasattr(target, "needs_approval"):
         return ": write guard(policy=...)"
     if isinstance(target, dict):
-        return ": a tool that its provider runs never passes here"
-    if isinstance(target, (list, tuple)):
-        return ": use guard_tools for a list of tools"
+        return (
+            ": a tool that its provider runs never passes here; if you run it, guard its function"
+        )
+    if isinstance(target, (list, tuple, set, frozenset)):
+        return ": guard what is in it, one by one or with guard_tools"
     if inspect.iscoroutine(target):
         target.close()  # else Python warns that it was never awaited
         return ": guard the async function, and call it afterwards"
-    return ""
+    if type(target).__module__ == "builtins":
+        return ""
+    return ": guard the function or tool itself, before anything else is made of it"
 
 
 def rule_names(policy: Policy) -> frozenset[str]:
@@ -95,42 +107,61 @@ def rule_names(policy: Policy) -> frozenset[str]:
     return frozenset(getattr(policy, "names", None) or ())
 
 
-def check_policy(caller: str, policy: Any) -> Policy:
+def check_policy(option: str, policy: Any) -> Policy:
+    """Check a policy; the option, as it is written in code, is what messages name."""
     needs_approval = getattr(policy, "needs_approval", None)
-    wanted = f"{caller}(policy=...) takes an ApprovalPolicy or an object with needs_approval(args)"
-    if isinstance(policy, type):
-        raise TypeError(f"{wanted}, not the class {policy.__name__}: make an instance of it")
-    if not callable(needs_approval):
-        hint = ""
-        if isinstance(policy, Mapping):
-            hint = ": write ApprovalPolicy(**rules)"
-            if caller == "guard":
-                hint += ", or use guard_tools for policies by tool"
-        elif callable(policy):
-            hint = ": write ApprovalPolicy(require_if=...)"
-        raise TypeError(f"{wanted}, not {policy!r}{hint}")
+    wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
+    if isinstance(policy, type) or not callable(needs_approval):
+        raise TypeError(f"{wanted}, not {_shown(policy)}{_policy_meant(option, policy)}")
     if inspect.iscoroutinefunction(needs_approval):
         raise TypeError(f"{wanted} that is a plain method, not an async one: {policy!r}")
     return policy  # type: ignore[no-any-return]
 
 
+def _policy_meant(option: str, policy: Any) -> str:
+    if isinstance(policy, type):
+        return ""
+    if isinstance(policy, Mapping):
+        by_tool = ", or use guard_tools for policies by tool" if option.startswith("guard(") else ""
+        return f": write ApprovalPolicy(**rules){by_tool}"
+    if isinstance(policy, bool):
+        return f": write ApprovalPolicy(require_always={policy})"
+    if isinstance(policy, (list, tuple)):
+        return ": put all rules into one ApprovalPolicy, any of which then holds a call"
+    return ": write ApprovalPolicy(require_if=...)" if callable(policy) else ""
+
+
 def check_on_denied(on_denied: Any) -> OnDenied:
+    wanted = (
+        "guard(on_denied=...) takes 'raise', 'return' or a plain function of the ApprovalDenied"
+    )
     if on_denied not in ("raise", "return") and not callable(on_denied):
-        raise ValueError(
-            f"guard(on_denied=...) takes 'raise', 'return' or a callable, not {on_denied!r}"
+        raise ValueError(f"{wanted}, not {on_denied!r}")
+    if isinstance(on_denied, str):
+        return on_denied  # type: ignore[return-value]
+    if isinstance(on_denied, type) and issubclass(on_denied, BaseException):
+        raise TypeError(
+            f"{wanted}, not the class {on_denied.__name__}, which would be returned and not "
+            "raised: write a function that raises it"
         )
     if inspect.iscoroutinefunction(on_denied):
-        raise TypeError(f"guard(on_denied=...) takes a plain callable, not the async {on_denied!r}")
+        raise TypeError(f"{wanted}, not the async {on_denied!r}")
+    try:
+        inspect.signature(on_denied).bind(None)
+    except ValueError:  # some builtins have no signature
+        pass
+    except TypeError as error:
+        raise TypeError(f"{wanted}, not {on_denied!r}, which takes no such argument") from error
     return on_denied  # type: ignore[no-any-return]
 
 
 def _channel(caller: str, channel: Any) -> ApprovalChannel:
     if isinstance(channel, ApprovalChannel):
         return channel
-    wanted = f"{caller}(channel=...) takes an ApprovalChannel"
-    if isinstance(channel, type):
-        raise TypeError(f"{wanted}, not the class {channel.__name__}: make an instance of it")
-    raise TypeError(f"{wanted} (subclass it and implement request_approval), not {channel!r}")
+    raise TypeError(
+        f"{caller}(channel=...) takes an ApprovalChannel (subclass it and implement "
+        f"request_approval), not {_shown(channel)}"
+    )
 
 
 def _audit_log(caller: str, audit: Any) -> AuditLog:
@@ -141,9 +172,15 @@ def _audit_log(caller: str, audit: Any) -> AuditLog:
     if isinstance(audit, (str, os.PathLike)):
         return AuditLog(audit)
     raise TypeError(
-        f"{caller}(audit=...) takes an AuditLog or a path, not {audit!r}"
+        f"{caller}(audit=...) takes an AuditLog or a path, not {_shown(audit)}"
         + ("; AuditLog(enabled=False) writes nothing" if audit is False else "")
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}: make an instance of it"
+    return repr(value)
 
 
 def _exclude(caller: str, exclude: Any) -> frozenset[str]:

@@ -408,6 +408,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _check(path: str) -> None:
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "an audit log is a file, and this is a folder", path)
     with suppress(FileNotFoundError):
         os.close(_opened(path, 0))
     folder = os.path.dirname(path)

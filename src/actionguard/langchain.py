@@ -23,7 +23,7 @@ from langchain_core.tools import tool as make_tool
 
 from actionguard._gate import Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
-from actionguard._settings import Settings, check_policy, settings
+from actionguard._settings import Settings, check_policy, settings, what_was_meant
 from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
@@ -136,7 +136,8 @@ def guard_tools(
     """
     is_one = isinstance(tools, (BaseTool, str, Mapping)) or hasattr(tools, "get_tools")
     if is_one or not isinstance(tools, Iterable):
-        raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}{_hint(tools)}")
+        hint = ": write [tool]" if isinstance(tools, BaseTool) or callable(tools) else _hint(tools)
+        raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}{hint}")
     all_tools = [_as_tool(tool) for tool in tools]
     by_name = policy if isinstance(policy, Mapping) else None
     shared = None if isinstance(policy, Mapping) else policy
@@ -170,10 +171,10 @@ def _check_mapping(policies: Mapping[str, Policy], names: list[str]) -> None:
     for name, policy in policies.items():
         if name not in names:
             raise ValueError(
-                f"guard_tools(policy=...) has a policy for {name!r}, which is none of the tools: "
-                f"{', '.join(map(repr, names)) or 'there are none'}"
+                "guard_tools(policy={...}) has the names of tools as keys, and "
+                f"{name!r} is none of them: {', '.join(map(repr, names)) or 'there are none'}"
             )
-        check_policy("guard_tools", policy)
+        check_policy(f"guard_tools(policy={{{name!r}: ...}})", policy)
 
 
 def _as_tool(tool: Any) -> BaseTool:
@@ -185,12 +186,19 @@ def _as_tool(tool: Any) -> BaseTool:
             f"provider and never passes here: {dict(tool)!r}"
         )
     if callable(tool) and not isinstance(tool, type):
-        return make_tool(tool)  # type: ignore[no-any-return]
+        try:
+            return make_tool(tool)  # type: ignore[no-any-return]
+        except ValueError as error:  # it does not say of what
+            raise ValueError(f"guard_tools() can make no tool of {tool!r}: {error}") from error
     raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{_hint(tool)}")
 
 
 def _hint(tool: Any) -> str:
-    return ": pass its get_tools()" if hasattr(tool, "get_tools") else ""
+    if isinstance(tool, type):
+        return ": make an instance of it"
+    if hasattr(tool, "get_tools"):
+        return ": pass its get_tools()"
+    return "" if isinstance(tool, (str, Mapping)) else what_was_meant(tool)
 
 
 # --- the guarded class and its instances -----------------------------------------------------
