@@ -86,7 +86,7 @@ def what_was_meant(target: Any) -> str:
         return ": write guard(channel=...)"
     if isinstance(target, (AuditLog, str, os.PathLike)):
         return ": write guard(audit=...) if this is the log"
-    if hasattr(target, "needs_approval"):
+    if inspect.ismethod(getattr(target, "needs_approval", None)):  # OpenAI's tools have a field
         return ": write guard(policy=...)"
     if isinstance(target, dict):
         return (

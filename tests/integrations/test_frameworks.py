@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from concurrent.futures import Future
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actionguard import ApprovalDenied, guard
+from actionguard import Action, ApprovalChannel, ApprovalDenied, Decision, guard
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
 
 pytestmark = [
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 ARGS = {"amount": 4000.0, "customer_id": "cus_1"}
+RAN: list[float] = []
+WHY = "twice in a row"
 
 
 def refund(amount: float, customer_id: str = "cus_0") -> str:
@@ -35,6 +39,7 @@ def refund(amount: float, customer_id: str = "cus_0") -> str:
         amount: How much.
         customer_id: To whom.
     """
+    RAN.append(amount)
     return f"refunded {amount} to {customer_id}"
 
 
@@ -46,6 +51,7 @@ async def arefund(amount: float, customer_id: str = "cus_0") -> str:
         customer_id: To whom.
     """
     await asyncio.sleep(0)
+    RAN.append(amount)
     return f"refunded {amount} to {customer_id}"
 
 
@@ -53,12 +59,15 @@ class OpenAIAgents:
     """function_tool, in a run with a model that calls it once."""
 
     distribution = "openai-agents"
-    says_errors = False  # only that there was one, and "Please try again"
+    of_an_error = "Please try again"
 
-    def schema(self, function: Any) -> Any:
+    def tool(self, function: Any) -> Any:
         from agents import function_tool
 
-        tool = function_tool(function)
+        return function_tool(function)
+
+    def schema(self, function: Any) -> Any:
+        tool = self.tool(function)
         return tool.name, tool.description, tool.params_json_schema
 
     def run(self, function: Any) -> str:
@@ -68,7 +77,6 @@ class OpenAIAgents:
             ModelResponse,
             Runner,
             Usage,
-            function_tool,
             set_tracing_disabled,
         )
         from openai.types.responses import (
@@ -105,7 +113,7 @@ class OpenAIAgents:
                 raise NotImplementedError
 
         set_tracing_disabled(True)
-        agent = Agent(name="clerk", tools=[function_tool(function)], model=OneCall())
+        agent = Agent(name="clerk", tools=[self.tool(function)], model=OneCall())
         asyncio.run(Runner.run(agent, "refund it", context="the session"))
         (text,) = read
         return text
@@ -125,7 +133,12 @@ class PydanticAI:
     """A tool of an Agent, in a run with a FunctionModel that calls it once."""
 
     distribution = "pydantic-ai-slim"
-    says_errors = False  # the run ends with it
+    of_an_error = "the run ended"
+
+    def tool(self, function: Any) -> Any:
+        from pydantic_ai import Tool
+
+        return Tool(function)
 
     def _agent(self, function: Any) -> tuple[Any, list[Any], list[str]]:
         from pydantic_ai import Agent
@@ -175,12 +188,14 @@ class LlamaIndex:
     """FunctionTool, in a run of a FunctionAgent with a model that calls it once."""
 
     distribution = "llama-index-core"
-    says_errors = True
 
-    def schema(self, function: Any) -> Any:
+    def tool(self, function: Any) -> Any:
         from llama_index.core.tools import FunctionTool
 
-        metadata = FunctionTool.from_defaults(function).metadata
+        return FunctionTool.from_defaults(function)
+
+    def schema(self, function: Any) -> Any:
+        metadata = self.tool(function).metadata
         return metadata.name, metadata.description, metadata.get_parameters_dict()
 
     def run(self, function: Any) -> str:
@@ -188,7 +203,6 @@ class LlamaIndex:
         from llama_index.core.base.llms.types import ToolCallBlock
         from llama_index.core.llms import ChatMessage
         from llama_index.core.llms.mock import MockFunctionCallingLLM
-        from llama_index.core.tools import FunctionTool
 
         read: list[str] = []
 
@@ -203,7 +217,7 @@ class LlamaIndex:
 
         async def main() -> None:
             agent = FunctionAgent(
-                tools=[FunctionTool.from_defaults(function)],
+                tools=[self.tool(function)],
                 llm=MockFunctionCallingLLM(response_generator=answer),
                 streaming=False,
             )
@@ -227,14 +241,16 @@ class CrewAI:
     """A tool of an Agent in a Crew, with a model that calls it."""
 
     distribution = "crewai"
-    says_errors = True
     #: Whether the model has tool calls of its own, or writes them into its text.
     native = True
 
-    def schema(self, function: Any) -> Any:
+    def tool(self, function: Any) -> Any:
         from crewai.tools import tool
 
-        made = tool(function)
+        return tool(function)
+
+    def schema(self, function: Any) -> Any:
+        made = self.tool(function)
         return made.name, made.description, made.args_schema.model_json_schema()
 
     def run(self, function: Any) -> str:
@@ -243,7 +259,6 @@ class CrewAI:
 
     def results(self, function: Any, *, calls: int, **options: Any) -> list[str]:
         from crewai import Agent, BaseLLM, Crew, Task
-        from crewai.tools import tool
 
         native = self.native
         read: list[str] = []
@@ -272,7 +287,7 @@ class CrewAI:
             goal="refund",
             backstory="a clerk",
             llm=Calls(model="none"),
-            tools=[tool(function)],
+            tools=[self.tool(function)],
         )
         task = Task(description="refund it", expected_output="done", agent=clerk)
         Crew(agents=[clerk], tasks=[task], **options).kickoff()
@@ -290,7 +305,6 @@ class Smolagents:
     """A tool of a ToolCallingAgent, with a model that calls it once."""
 
     distribution = "smolagents"
-    says_errors = True
     takes_async = False
 
     def schema(self, function: Any) -> Any:
@@ -336,9 +350,10 @@ class MCP:
 
     distribution = "mcp"
 
-    @property
-    def says_errors(self) -> bool:
-        return version("mcp").startswith("1.")  # since then only that there was one
+    def __init__(self) -> None:
+        self.old = _is_here(self) and version("mcp").startswith("1.")
+        self.of_an_error = WHY if self.old else "Error executing tool"
+        self.blocks = self.old  # a plain function holds up its loop
 
     def _server(self, function: Any) -> Any:
         try:
@@ -355,21 +370,26 @@ class MCP:
         return tool.name, tool.description, tool.model_dump()
 
     def run(self, function: Any) -> str:
-        server = self._server(function)
-
         async def main() -> Any:
-            try:
-                from mcp.client import Client
-            except ImportError:
-                from mcp.shared.memory import create_connected_server_and_client_session as connect
-
-                async with connect(server) as client:
-                    return await client.call_tool(function.__name__, ARGS)
-            async with Client(server) as client:
+            async with self.client(function) as client:
                 return await client.call_tool(function.__name__, ARGS)
 
         (content,) = asyncio.run(main()).content
         return content.text
+
+    def client(self, function: Any) -> Any:
+        if self.old:
+            from mcp.shared.memory import create_connected_server_and_client_session
+
+            return create_connected_server_and_client_session(self._server(function))
+        from mcp.client import Client
+
+        return Client(self._server(function))
+
+    async def call(self, client: Any, name: str, timeout: float) -> Any:
+        return await client.call_tool(
+            name, ARGS, read_timeout_seconds=timedelta(seconds=timeout) if self.old else timeout
+        )
 
     def with_context(self) -> Any:
         try:
@@ -389,7 +409,11 @@ class FastMCP:
     """A tool of a FastMCP server, called by a client in the same process."""
 
     distribution = "fastmcp"
-    says_errors = True
+
+    def tool(self, function: Any) -> Any:
+        from fastmcp.tools import Tool
+
+        return Tool.from_function(function)
 
     def _server(self, function: Any) -> Any:
         import fastmcp
@@ -403,16 +427,20 @@ class FastMCP:
         return tool.name, tool.description, tool.parameters, tool.output_schema
 
     def run(self, function: Any) -> str:
-        import fastmcp
-
-        server = self._server(function)
-
         async def main() -> Any:
-            async with fastmcp.Client(server) as client:
+            async with self.client(function) as client:
                 return await client.call_tool(function.__name__, ARGS, raise_on_error=False)
 
         (content,) = asyncio.run(main()).content
         return content.text
+
+    def client(self, function: Any) -> Any:
+        import fastmcp
+
+        return fastmcp.Client(self._server(function))
+
+    async def call(self, client: Any, name: str, timeout: float) -> Any:
+        return await client.call_tool(name, ARGS, timeout=timeout)
 
     def with_context(self) -> Any:
         from fastmcp import Context
@@ -425,6 +453,14 @@ class FastMCP:
         return refund
 
 
+def _is_here(framework: Any) -> bool:
+    try:
+        version(framework.distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 FRAMEWORKS = [
     OpenAIAgents(),
     PydanticAI(),
@@ -435,16 +471,6 @@ FRAMEWORKS = [
     MCP(),
     FastMCP(),
 ]
-
-
-def _is_here(framework: Any) -> bool:
-    try:
-        version(framework.distribution)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
 HERE = [framework for framework in FRAMEWORKS if _is_here(framework)]
 if not HERE:
     pytest.skip("the frameworks have environments of their own", allow_module_level=True)
@@ -478,6 +504,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREWAI_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("CREWAI_TESTING", "true")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    RAN.clear()
 
 
 def test_each_has_an_environment() -> None:
@@ -502,7 +529,7 @@ def test_schema(framework: Any, function: Any, log_path: Path) -> None:
 
 @each
 def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
-    """An approved call runs, its result reaches the model, and one line is left."""
+    """An approved call runs once, its result reaches the model, and one line is left."""
     channel = AutoApproveChannel()
     guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
 
@@ -510,6 +537,7 @@ def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> 
 
     assert "refunded 4000.0 to cus_1" in text
     assert [request.args for request in channel.requests] == [ARGS]
+    assert RAN == [4000.0]
     (line,) = lines()
     assert (line["args"], line["executed"]) == (ARGS, True)
 
@@ -517,13 +545,14 @@ def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> 
 @each
 def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
     """A denied call does not run, and its model reads why."""
-    channel = AutoDenyChannel("twice in a row")
+    channel = AutoDenyChannel(WHY)
     guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
 
     text = framework.run(guarded)
 
     assert "DENIED: a person refused" in text
-    assert "twice in a row" in text
+    assert WHY in text
+    assert RAN == []
     (line,) = lines()
     assert (line["approved"], line["executed"]) == (False, False)
 
@@ -531,17 +560,46 @@ def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> No
 @each
 def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
     """Some frameworks tell their model of the error too; with the others it has to be returned."""
-    channel = AutoDenyChannel("twice in a row")
+    channel = AutoDenyChannel(WHY)
     guarded = guard(function, audit=log_path, channel=channel)
 
     try:
         text = framework.run(guarded)
     except ApprovalDenied:
-        text = ""
+        text = "the run ended"
 
-    assert ("twice in a row" in text) is framework.says_errors
+    of_an_error = getattr(framework, "of_an_error", WHY)
+    assert of_an_error in text
+    assert (WHY in text) is (of_an_error == WHY)
+    assert RAN == []
     asked = getattr(framework, "tries", 1)
     assert [(line["approved"], line["executed"]) for line in lines()] == [(False, False)] * asked
+
+
+@each
+def test_where_it_waits(framework: Any, function: Any, log_path: Path) -> None:
+    """An async function waits on the framework's loop, and a plain one in a thread beside it."""
+    on_loop: list[bool] = []
+
+    class Looks:
+        def needs_approval(self, args: dict[str, Any]) -> bool:
+            on_loop.append(asyncio._get_running_loop() is not None)
+            return False
+
+    framework.run(guard(function, policy=Looks(), audit=log_path))
+
+    assert on_loop == [function is arefund or getattr(framework, "blocks", False)]
+
+
+@pytest.mark.parametrize(
+    "framework",
+    [one for one in HERE if hasattr(one, "tool") and not isinstance(one, Smolagents)],
+    ids=_name,
+)
+def test_a_tool_that_is_made_already(framework: Any) -> None:
+    """The framework's own tool cannot be guarded: the function has to be, before."""
+    with pytest.raises(TypeError, match="guard the function"):
+        guard(framework.tool(refund))
 
 
 @pytest.mark.parametrize(
@@ -582,15 +640,61 @@ def test_results_that_are_checked(framework: Any, log_path: Path, lines: Any) ->
     def refuse(denied: ApprovalDenied) -> Any:
         raise ToolError(str(denied))
 
-    channel = AutoDenyChannel("twice in a row")
+    channel = AutoDenyChannel(WHY)
     returns = guard(refund, audit=log_path, channel=channel, on_denied="return")
     raises = guard(refund, audit=log_path, channel=channel, on_denied=refuse)
 
     assert framework.schema(raises) == framework.schema(refund)
-    assert "twice in a row" not in framework.run(returns)
+    assert WHY not in framework.run(returns)
     assert "DENIED: a person refused" in framework.run(raises)
-    assert "twice in a row" in framework.run(raises)
+    assert WHY in framework.run(raises)
     assert [line["executed"] for line in lines()] == [False] * 3
+
+
+class Late(ApprovalChannel):
+    """Says yes when nobody listens any more."""
+
+    def __init__(self) -> None:
+        self._yes: Future[Decision] = Future()
+
+    async def request_approval(self, action: Action) -> Decision:
+        return await asyncio.wrap_future(self._yes)
+
+    def say_yes(self) -> None:
+        if self._yes.set_running_or_notify_cancel():
+            self._yes.set_result(Decision.approve())
+
+
+@pytest.mark.parametrize(
+    ("framework", "function", "runs"),
+    [
+        (framework, function, function is refund or getattr(framework, "old", False))
+        for framework in HERE
+        if isinstance(framework, (MCP, FastMCP))
+        for function in (refund, arefund)
+        if function is arefund or isinstance(framework, FastMCP)
+    ],
+    ids=_name,
+)
+def test_a_client_that_gives_up(
+    framework: Any, function: Any, runs: bool, log_path: Path, lines: Any
+) -> None:
+    """It ends the wait of an async function; a plain one waits on, and a late yes runs it."""
+    channel = Late()
+    guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
+
+    async def main() -> None:
+        async with framework.client(guarded) as client:
+            with pytest.raises(Exception, match=r"(?i)timed out"):
+                await framework.call(client, function.__name__, timeout=1.0)
+            channel.say_yes()
+            while not lines():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+    assert [4000.0] * runs == RAN
+    assert [line["executed"] for line in lines()] == [runs]
 
 
 @pytest.mark.parametrize(("cache", "asked"), [(True, 1), (False, 2)], ids=["cache", "no cache"])
@@ -622,9 +726,17 @@ def test_smolagents_sends_source_without_the_guard(log_path: Path) -> None:
     """What smolagents would send to a remote executor is the body alone."""
     from smolagents import tool
 
-    guarded = guard(refund, audit=log_path, channel=AutoDenyChannel())
+    def find(name: str) -> str:
+        """Find a customer.
 
-    assert tool(guarded).to_dict()["code"] == tool(refund).to_dict()["code"]
+        Args:
+            name: Whom.
+        """
+        return name
+
+    guarded = guard(find, audit=log_path, channel=AutoDenyChannel())
+
+    assert tool(guarded).to_dict()["code"] == tool(find).to_dict()["code"]
 
 
 @pytest.mark.parametrize("on_denied", ["return", "raise"])
@@ -647,11 +759,11 @@ def test_smolagents_code(on_denied: Any, log_path: Path, lines: Any) -> None:
                 role=MessageRole.ASSISTANT, content=f"<code>\n{code.pop(0)}\n</code>"
             )
 
-    channel = AutoDenyChannel("twice in a row")
+    channel = AutoDenyChannel(WHY)
     guarded = guard(refund, audit=log_path, channel=channel, on_denied=on_denied)
     CodeAgent(tools=[tool(guarded)], model=Writes(), verbosity_level=0).run("refund it")
 
-    assert "twice in a row" in read[1]
+    assert WHY in read[1]
     assert ("told the customer:" in read[1]) is (on_denied == "return")
     (line,) = lines()
     assert line["executed"] is False
