@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import importlib.metadata
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ import pytest
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
+
+from actionguard import ApprovalPolicy, CLIChannel, guard
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel
 
 # Some start a Python of their own, which a busy machine takes its time for.
 pytestmark = pytest.mark.timeout(300)
@@ -102,6 +108,14 @@ def test_files_named_in_the_readme_exist() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
+def test_links_within_the_readme() -> None:
+    """Each section that the README links to is there."""
+    headings = re.findall(r"^## (.+)", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    assert set(re.findall(r"\(#([\w-]+)\)", TEXT)) <= anchors
+
+
 def test_extras_named_in_the_readme_exist() -> None:
     """Each extra that the README installs is declared."""
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -119,3 +133,77 @@ def test_picture() -> None:
     assert picture.PICTURE.read_text(encoding="utf-8") == picture.svg(
         picture.quickstart()
     ), "the prompt has changed: run python tests/picture.py"
+
+
+# --- claims that nothing else tests -----------------------------------------------------------
+
+
+def test_the_only_dependency() -> None:
+    """Without an extra, langchain-core is all that is installed with it."""
+    required = importlib.metadata.requires("actionguard") or []
+
+    (only,) = [name for name in required if "extra ==" not in name]
+    assert re.match(r"[\w-]+", only)[0] == "langchain-core"  # type: ignore[index]
+
+
+def test_the_undecorated_function_can_be_called() -> None:
+    """It is no sandbox: the bare function is within reach of code in the same process."""
+    ran: list[float] = []
+    guarded = guard(ran.append, channel=AutoDenyChannel())
+    channel = AutoDenyChannel()
+
+    @guard(channel=channel)
+    def refund(amount: float) -> None:
+        ran.append(amount)
+
+    refund.__wrapped__(4000)  # type: ignore[attr-defined]
+    guarded.__wrapped__(4000)  # type: ignore[attr-defined]
+
+    assert ran == [4000, 4000]
+    assert channel.requests == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_the_log_has_the_default_permissions(elsewhere: Path) -> None:
+    """The log may be read by whoever may read a file that the program makes."""
+    before = os.umask(0o027)
+    try:
+        guard(lambda: None, channel=AutoApproveChannel(), audit=elsewhere / "log.jsonl")()
+    finally:
+        os.umask(before)
+
+    assert (elsewhere / "log.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pattern_for_what_is_allowed() -> None:
+    """It finds something in the text of a list, whatever is in the list."""
+    policy = ApprovalPolicy(match_args={"database": "^(?!test-)"})
+
+    assert policy.needs_approval({"database": "test-1"}) is False
+    assert policy.needs_approval({"database": ["test-1"]}) is True
+
+
+def test_released_calls_go_on_while_somebody_is_asked() -> None:
+    """A call that needs nobody does not wait for the prompt of one that does."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def prompt(question: str) -> str:
+        asked.set()
+        answer.wait(60)
+        return "y"
+
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+    done: list[float] = []
+    refund = guard(
+        lambda amount: done.append(amount), policy=policy, channel=CLIChannel(input_fn=prompt)
+    )
+    waiting = threading.Thread(target=refund, args=(4000,))
+    waiting.start()
+    assert asked.wait(60)
+
+    refund(50)
+    assert done == [50]
+
+    answer.set()
+    waiting.join()
+    assert done == [50, 4000]

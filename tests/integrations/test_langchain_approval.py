@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,14 +79,21 @@ def start(agent: Any) -> Any:
     return agent.invoke({"messages": [("user", "refund it")]}, THREAD)
 
 
-def test_middleware_ends_the_run_and_resumes_it_later(desk: Desk) -> None:
-    """The run is over while people think, and another agent object can take it up."""
+def test_middleware_ends_the_run_and_resumes_it_later(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is over while people think, and another agent object can take it up; no log is kept.
+
+    The body runs once.
+    """
+    monkeypatch.chdir(tmp_path)
     saver = InMemorySaver()
     first = create_agent(
         model(refund_call(4000)), [desk.refund], middleware=[ASKS], checkpointer=saver
     )
     assert asked(start(first))["action_requests"][0]["args"] == {"amount": 4000}
     assert desk.did == []
+    assert list(tmp_path.iterdir()) == []
 
     second = create_agent(
         Model(messages=iter([AIMessage("done")])),
@@ -97,6 +105,7 @@ def test_middleware_ends_the_run_and_resumes_it_later(desk: Desk) -> None:
 
     assert messages(state) == ["refunded 4000.0"]
     assert desk.did == [4000]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_middleware_needs_a_checkpointer(desk: Desk) -> None:
@@ -107,6 +116,19 @@ def test_middleware_needs_a_checkpointer(desk: Desk) -> None:
     with pytest.raises(RuntimeError, match="checkpointer"):
         agent.invoke(reply(type="approve"), THREAD)
 
+    assert desk.did == []
+
+
+def test_middleware_lets_a_person_reject(desk: Desk) -> None:
+    """A rejected call does not run, and the model reads why."""
+    agent = create_agent(
+        model(refund_call(4000)), [desk.refund], middleware=[ASKS], checkpointer=InMemorySaver()
+    )
+    start(agent)
+
+    state = agent.invoke(reply(type="reject", message="too much"), THREAD)
+
+    assert "too much" in messages(state)[0]
     assert desk.did == []
 
 
@@ -137,8 +159,19 @@ def test_middleware_stands_before_one_agent_only(desk: Desk) -> None:
     assert len(channel.requests) == 1
 
 
-def test_middleware_makes_other_calls_of_the_message_wait(desk: Desk) -> None:
-    """By default a call that needs nobody waits for the one beside it; guarded, it goes ahead."""
+@pytest.mark.parametrize(
+    ("options", "did"),
+    [({}, []), ({"interrupt_mode": "per_call"}, [0])],
+    ids=["by default", "per call"],
+)
+def test_middleware_and_the_other_calls_of_a_message(
+    options: dict[str, Any], did: list[float], desk: Desk
+) -> None:
+    """By default a call that needs nobody waits for the one beside it; per call, it goes ahead."""
+    try:
+        middleware = HumanInTheLoopMiddleware({"refund": True}, **options)
+    except TypeError:
+        pytest.skip("this LangChain asks for all calls of a message at once")
 
     @tool
     def find(name: str) -> str:
@@ -150,13 +183,13 @@ def test_middleware_makes_other_calls_of_the_message_wait(desk: Desk) -> None:
     agent = create_agent(
         model(find_call, refund_call(4000)),
         [find, desk.refund],
-        middleware=[ASKS],
+        middleware=[middleware],
         checkpointer=InMemorySaver(),
     )
 
     start(agent)
 
-    assert desk.did == []
+    assert desk.did == did
 
 
 @pytest.mark.parametrize("amount", [50, 4000])
