@@ -7,6 +7,8 @@ import copy
 import functools
 import inspect
 import pickle
+import pydoc
+import rlcompleter
 import sys
 import threading
 import traceback
@@ -240,6 +242,18 @@ def test_callable_object() -> None:
     assert channel.requests[0].args == {"to": "ann"}
     assert inspect.signature(guarded) == inspect.signature(sender)
     assert guarded.__doc__ == sender.__doc__
+
+
+def test_at_a_prompt() -> None:
+    """help() and completion show what they show of the bare callable."""
+    sender = Sender()
+    names = {"sender": guard(sender, audit=OFF), "pay": module_level}
+    complete = rlcompleter.Completer(names).complete
+
+    assert complete("sender.re", 0).startswith("sender.reset(")
+    assert complete("pay", 0).startswith("pay(")
+    shown = pydoc.render_doc(module_level, renderer=pydoc.plaintext)
+    assert shown == pydoc.render_doc(module_level.__wrapped__, renderer=pydoc.plaintext)
 
 
 def test_async_callables_that_are_no_functions() -> None:

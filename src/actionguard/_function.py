@@ -196,6 +196,9 @@ class _Guarded:
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.__wrapped__)})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.__wrapped__, self._settings, self._on_denied)
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Literal, NoReturn, TypeVar, overload
+from typing import (
+    Concatenate,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from langchain_core.tools import BaseTool, tool
-from typing_extensions import assert_type
+from typing_extensions import Self, assert_type
 
 from actionguard import ApprovalDenied, ApprovalPolicy, guard, guard_tools
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -278,6 +290,61 @@ async def use_methods() -> None:
     assert_type(await bank.arefusing(amount=1.0), int | Refusal)
 
 
+# --- methods that say what they return by who they are called on -----------------------------
+
+
+class Base(ABC):
+    @guard
+    def renamed(self, name: str) -> Self:
+        return self
+
+    @guard(on_denied="return")
+    def renamed_or_told(self, name: str) -> Self:
+        return self
+
+    @classmethod
+    @guard
+    def opened(cls, name: str) -> Self:
+        return cls()
+
+    @functools.cached_property
+    @guard
+    def balance(self) -> int:
+        return 1
+
+    @guard
+    @abstractmethod
+    def run(self, x: int) -> str: ...
+
+    @overload
+    def either(self, x: int) -> int: ...
+    @overload
+    def either(self, x: str) -> str: ...
+    @guard
+    def either(self, x: int | str) -> int | str:
+        return x
+
+
+class Own(Base):
+    @guard
+    def run(self, x: int) -> str:
+        return super().renamed("x").__class__.__name__
+
+
+class Runs(Protocol):
+    def run(self, x: int) -> str: ...
+
+
+own = Own()
+runs: Runs = own
+assert_type(own.renamed("x"), Own)
+assert_type(own.renamed_or_told("x"), Own | str)
+assert_type(Own.opened("x"), Own)
+assert_type(own.balance, int)
+assert_type(own.run(1), str)
+assert_type(own.either(1), int)
+assert_type(own.either("x"), str)
+
 # --- generators ------------------------------------------------------------------------------
 
 
@@ -315,6 +382,53 @@ assert_type(guard(partial)(), bool)
 assert_type(guard(partial, on_denied="return")(), bool | str)
 assert_type(guard(len)([1]), int)
 assert_type(guard(len, on_denied="return")([1]), int | str)
+
+
+class Asks(Protocol):
+    def __call__(self, amount: float, customer: str = ...) -> object: ...
+
+
+asks: Asks = returning
+several: list[Callable[[float], int]] = [guard(function) for function in (failing, bank.refund)]
+
+
+def with_session(function: Callable[Concatenate[object, P], T]) -> Callable[P, T]:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(None, *args, **kwargs)
+
+    return inner
+
+
+@with_session
+@guard(exclude=["session"])
+def with_one(session: object, amount: float) -> int:
+    return 1
+
+
+@guard
+@with_session
+def below(session: object, amount: float) -> int:
+    return 1
+
+
+@guard
+@functools.lru_cache
+def cached(amount: int) -> int:
+    return 1
+
+
+@guard
+@contextmanager
+def opened(path: str) -> Generator[int]:
+    yield 1
+
+
+assert_type(with_one(amount=1.0), int)
+assert_type(below(amount=1.0), int)
+assert_type(cached(1), int)
+cached.cache_clear()
+with opened("x") as number:
+    assert_type(number, int)
 
 options = guard(policy=ApprovalPolicy())
 assert_type(options(bank)(1.0), int)
