@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -242,6 +243,16 @@ def test_callable_object() -> None:
     assert channel.requests[0].args == {"to": "ann"}
     assert inspect.signature(guarded) == inspect.signature(sender)
     assert guarded.__doc__ == sender.__doc__
+
+
+def test_mocks() -> None:
+    """A mock, which has whatever attribute it is asked for, is guarded as any object."""
+    channel, options = asked_for()
+    mock, amock = Mock(return_value="sent"), AsyncMock(return_value="sent")
+
+    assert guard(mock, **options)("ann") == "sent"
+    assert asyncio.run(guard(amock, **options)("ann")) == "sent"
+    assert len(channel.requests) == 2
 
 
 def test_at_a_prompt() -> None:

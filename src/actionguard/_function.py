@@ -48,7 +48,7 @@ def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
     if not callable(target):
         hint = what_was_meant(target)
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
-    if hasattr(target, "acall"):  # LlamaIndex's tools, DSPy's modules: run by it, past their call
+    if hasattr(type(target), "acall"):  # it is how LlamaIndex runs its tools, past their call
         raise TypeError(
             f"guard() would leave a way round, {type(target).__name__}.acall(): guard the function "
             "first, and make the tool of the guarded one"
