@@ -576,6 +576,44 @@ def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines
     assert [(line["approved"], line["executed"]) for line in lines()] == [(False, False)] * asked
 
 
+@pytest.mark.parametrize("framework", HERE, ids=_name)
+def test_method(framework: Any, log_path: Path, lines: Any) -> None:
+    """A method that is guarded in its class goes where a function goes."""
+    options: dict[str, Any] = {"channel": AutoApproveChannel(), "audit": log_path}
+
+    class Bank:
+        def bare(self, amount: float, customer_id: str = "cus_0") -> str:
+            """Refund an amount.
+
+            Args:
+                amount: How much.
+                customer_id: To whom.
+            """
+            return f"refunded {amount} to {customer_id}"
+
+        guarded = guard(bare, **options)
+
+    bank = Bank()
+
+    assert framework.schema(bank.guarded) == framework.schema(bank.bare)
+    lines_before = len(lines())
+    assert "refunded 4000.0 to cus_1" in framework.run(bank.guarded)
+    assert [line["args"] for line in lines()[lines_before:]] == [ARGS]
+
+
+@needs(FastMCP)
+def test_fastmcp_takes_no_guarded_bound_method(log_path: Path) -> None:
+    """What `guard` makes of a bound method is no method, and is refused; see `test_method`."""
+
+    class Bank:
+        def refund(self, amount: float) -> str:
+            """Refund an amount."""
+            return f"refunded {amount}"
+
+    with pytest.raises(Exception, match="Unable to generate pydantic-core schema"):
+        FastMCP().schema(guard(Bank().refund, audit=log_path))
+
+
 @each
 def test_where_it_waits(framework: Any, function: Any, log_path: Path) -> None:
     """An async function waits on the framework's loop, and a plain one in a thread beside it."""
