@@ -102,7 +102,7 @@ def _run(command: list[str]) -> Any:
 
 def test_files_named_in_the_readme_exist() -> None:
     """Each file that the README names or shows is there."""
-    named = set(re.findall(r"(?:examples|tests)/[\w/]+\.\w+", TEXT))
+    named = set(re.findall(r"(?:examples|tests|src)/[\w/]+\.\w+", TEXT))
 
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
