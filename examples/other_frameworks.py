@@ -3,7 +3,8 @@
 Run:  pip install openai-agents pydantic-ai-slim llama-index-core fastmcp smolagents
       python examples/other_frameworks.py
 No model and no key is needed: each framework is handed the call that a model would make, and what
-it would tell the model is printed. You are asked once for each; deny some.
+it would tell the model is printed. You are asked once for each; deny some. CrewAI is tried too, but
+wants an environment of its own.
 """
 
 import asyncio
@@ -59,6 +60,12 @@ async def llama_index() -> object:
     return await FunctionTool.from_defaults(refund).acall(**CALL)
 
 
+async def crewai() -> object:
+    from crewai.tools import tool
+
+    return await tool(refund).arun(**CALL)
+
+
 async def fastmcp() -> object:
     from fastmcp import Client, FastMCP
 
@@ -79,6 +86,7 @@ FRAMEWORKS: dict[str, Callable[[], Awaitable[object]]] = {
     "agents": openai_agents,
     "pydantic_ai": pydantic_ai,
     "llama_index": llama_index,
+    "crewai": crewai,
     "fastmcp": fastmcp,
     "smolagents": smolagents,
 }
