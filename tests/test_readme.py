@@ -148,15 +148,14 @@ def test_the_only_dependency() -> None:
 
 def test_the_undecorated_function_can_be_called() -> None:
     """It is no sandbox: the bare function is within reach of code in the same process."""
-    ran: list[float] = []
-    guarded = guard(ran.append, channel=AutoDenyChannel())
     channel = AutoDenyChannel()
+    ran: list[float] = []
 
-    @guard(channel=channel)
     def refund(amount: float) -> None:
         ran.append(amount)
 
-    refund.__wrapped__(4000)  # type: ignore[attr-defined]
+    guarded = guard(refund, channel=channel)
+    refund(4000)
     guarded.__wrapped__(4000)  # type: ignore[attr-defined]
 
     assert ran == [4000, 4000]

@@ -307,14 +307,17 @@ class Smolagents:
     distribution = "smolagents"
     takes_async = False
 
-    def schema(self, function: Any) -> Any:
+    def tool(self, function: Any) -> Any:
         from smolagents import tool
 
-        made = tool(function)
+        return tool(function)
+
+    def schema(self, function: Any) -> Any:
+        made = self.tool(function)
         return made.name, made.description, made.inputs, made.output_type
 
     def run(self, function: Any) -> str:
-        from smolagents import Model, ToolCallingAgent, tool
+        from smolagents import Model, ToolCallingAgent
         from smolagents.models import (
             ChatMessage,
             ChatMessageToolCall,
@@ -340,7 +343,7 @@ class Smolagents:
                 )
                 return ChatMessage(role=MessageRole.ASSISTANT, content="", tool_calls=[call])
 
-        agent = ToolCallingAgent(tools=[tool(function)], model=OneCall(), verbosity_level=0)
+        agent = ToolCallingAgent(tools=[self.tool(function)], model=OneCall(), verbosity_level=0)
         agent.run("refund it")
         return read[0]
 
@@ -757,6 +760,15 @@ def test_smolagents_takes_no_async_functions(log_path: Path) -> None:
     for function in (arefund, guarded):
         with pytest.raises(ValueError, match="No function definition found"):
             Smolagents().schema(function)
+
+
+@needs(Smolagents)
+def test_smolagents_takes_no_guarded_tool(log_path: Path) -> None:
+    """Where the guard is put around its own tool, smolagents says so."""
+    from smolagents import Model, ToolCallingAgent
+
+    with pytest.raises(AssertionError, match="instance of BaseTool"):
+        ToolCallingAgent(tools=[guard(Smolagents().tool(refund), audit=log_path)], model=Model())
 
 
 @needs(Smolagents)
