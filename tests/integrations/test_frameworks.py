@@ -727,7 +727,7 @@ def test_a_client_that_gives_up(
     async def main() -> None:
         async with framework.client(guarded) as client:
             with pytest.raises(Exception, match=r"(?i)timed out"):
-                await framework.call(client, function.__name__, timeout=1.0)
+                await framework.call(client, function.__name__, timeout=2.0)
             channel.say_yes()
             while not lines():
                 await asyncio.sleep(0.01)
