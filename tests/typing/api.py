@@ -205,6 +205,12 @@ guard(plain, channel=input)  # type: ignore[call-overload]
 guard(plain, on_denied="maybe")  # type: ignore[call-overload]
 guard(plain, polcy=policy)  # type: ignore[call-overload]
 guard(123)  # type: ignore[call-overload]
+guard(policy)  # type: ignore[call-overload]
+guard([plain])  # type: ignore[call-overload]
+guard(plain, policy)  # type: ignore[call-overload]
+guard(plain, exclude=["context"], audit=False)  # type: ignore[call-overload]
+guard(plain, channel=CLIChannel)  # type: ignore[call-overload]
+guard()(5)  # type: ignore[type-var]
 
 
 class Bank:
