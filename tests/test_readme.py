@@ -206,3 +206,15 @@ def test_released_calls_go_on_while_somebody_is_asked() -> None:
     answer.set()
     waiting.join()
     assert done == [50, 4000]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_without_a_unix_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no termios, keys that were pressed before the question count."""
+    person, terminal = os.openpty()
+    with open(terminal, encoding="utf-8") as stdin, open(person, "wb", buffering=0) as keys:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setitem(sys.modules, "termios", None)
+        keys.write(b"y\n")
+
+        assert guard(lambda: "ran")() == "ran"
