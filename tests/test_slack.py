@@ -490,6 +490,24 @@ def test_connection_refused(hook: Hook) -> None:
     assert str(error).endswith(": ConnectionError")
 
 
+def test_tls_that_fails(hook: Hook) -> None:
+    """What cannot show a certificate is not spoken to."""
+    hook.url = hook.url.replace("http:", "https:")
+
+    assert str(refused(hook)).endswith(": SSLError")
+
+
+def test_proxy_that_fails(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies of the environment are used, and their passwords shown as little as the URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{free.getsockname()[1]}")
+        hook.url = f"http://slack.example{PATH}"
+        error = refused(hook)
+
+    assert str(error).endswith(": ProxyError")
+
+
 def test_answer_that_is_no_http(hook: Hook) -> None:
     """Something else on that port is no Slack."""
     error = refused(hook, lambda handler: handler.wfile.write(b"220 smtp ready\r\n") and None)
@@ -1013,11 +1031,12 @@ def test_message_without_arguments_or_description() -> None:
 
 
 @pytest.mark.parametrize("on_timeout", ["deny", "approve"])
-def test_message_says_what_silence_means(on_timeout: Any) -> None:
+@pytest.mark.parametrize(("timeout", "shown"), [(90, "90 s"), (30 * 86_400, "2,592,000 s")])
+def test_message_says_what_silence_means(timeout: float, shown: str, on_timeout: Any) -> None:
     """The approver reads how long there is, and what happens without an answer."""
-    text = posted(refund(), timeout=90, on_timeout=on_timeout)["text"]
+    text = posted(refund(), timeout=timeout, on_timeout=on_timeout)["text"]
 
-    assert f"Unanswered after 90 s: {on_timeout}" in text
+    assert f"Unanswered after {shown}: {on_timeout}" in text
 
 
 def test_subclass_may_add_to_the_message() -> None:

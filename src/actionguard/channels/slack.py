@@ -89,7 +89,7 @@ class SlackChannel(ApprovalChannel):
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self._webhook_url!r}, poll_fn={self.poll_fn!r}, "
-            f"timeout={self.timeout:g}, on_timeout={self.on_timeout!r})"
+            f"timeout={self.timeout:.10g}, on_timeout={self.on_timeout!r})"
         )
 
     def request_approval(self, action: Action) -> Decision:
@@ -112,7 +112,7 @@ class SlackChannel(ApprovalChannel):
 
     def message(self, action: Action) -> dict[str, Any]:
         """What is posted for the action; override it to add to it (buttons of your Slack app)."""
-        return message(action, f"after {self.timeout:g} s: {self.on_timeout}")
+        return message(action, f"after {_text(self.timeout)}: {self.on_timeout}")
 
     async def _ask(self, action: Action) -> Decision:
         import asyncio
@@ -147,7 +147,7 @@ class SlackChannel(ApprovalChannel):
         raise TypeError(f"poll_fn must return a Decision or None, not {type(answer).__name__}")
 
     def _unanswered(self) -> Decision:
-        comment = f"no answer within {self.timeout:g} s"
+        comment = f"no answer within {_text(self.timeout)}"
         if self.poll_fn is None:
             comment += ", as SlackChannel has no poll_fn to find one"
         return Decision(self.on_timeout == "approve", comment, unanswered=True)
@@ -163,7 +163,7 @@ class SlackChannel(ApprovalChannel):
         limit = self.post_timeout
         for backoff in (*_BACKOFF, None):
             attempt = await within(limit, in_thread(self._attempt, payload))
-            reply = attempt.result() if attempt else _Reply(f"no answer within {limit:g} s")
+            reply = attempt.result() if attempt else _Reply(f"no answer within {_text(limit)}")
             if reply.delivered:
                 return
             pause = backoff if reply.retry_after is None else reply.retry_after
@@ -183,9 +183,8 @@ class SlackChannel(ApprovalChannel):
             response = post(
                 self._webhook_url,
                 json=payload,
-                timeout=self.post_timeout,
                 # A redirect leads to a login page and not to Slack. Nothing waits for a body.
-                **_accepted(post, allow_redirects=False, stream=True),
+                **_accepted(post, timeout=self.post_timeout, allow_redirects=False, stream=True),
             )
             return _Reply.read(response)
         except Exception as error:  # of requests, urllib3, ssl, or a session's own
@@ -230,7 +229,9 @@ class _Reply(NamedTuple):
 
     def __str__(self) -> str:
         text = f"HTTP {self.status} {self.reason}".rstrip() if self.status else self.reason
-        return text if self.retry_after is None else f"{text}, retry after {self.retry_after:g} s"
+        return (
+            text if self.retry_after is None else f"{text}, retry after {_text(self.retry_after)}"
+        )
 
 
 class _Secret(str):
@@ -270,6 +271,10 @@ def _seconds(name: str, value: Any) -> float:
     if number and 0 <= value <= threading.TIMEOUT_MAX:
         return float(value)
     raise ValueError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds:,.10g} s"  # not 2.592e+06 for a month
 
 
 def _requests() -> Any:
