@@ -243,6 +243,29 @@ def test_stop_iteration_of_a_plain_channel() -> None:
     assert wrapped.value.__cause__ is error
 
 
+def test_an_async_channel_of_another_loop_fails_loudly() -> None:
+    """Sync code in a loop cannot wait for what only that loop could bring, and is told so."""
+
+    class Bound(ApprovalChannel):
+        async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+            await event.wait()
+            return Decision.approve()
+
+    async def main() -> None:
+        nonlocal event
+        event = asyncio.Event()
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)  # the event belongs to this loop now
+        try:
+            ask(Bound(), ACTION)
+        finally:
+            waiting.cancel()
+
+    event: asyncio.Event
+    with pytest.raises(RuntimeError, match="different event loop"):
+        asyncio.run(main())
+
+
 def test_run_sync_leaves_the_current_loop_alone() -> None:
     """A program's own loop is still its current one after it waited for an async channel."""
     loop = asyncio.new_event_loop()

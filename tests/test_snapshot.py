@@ -77,11 +77,16 @@ class Attrs:
 
 
 class Cart(list[Any]):
-    """A list with a constructor of its own and an attribute."""
+    """A list with a constructor of its own and attributes, and that keeps book."""
 
     def __init__(self, owner: str, *items: Any) -> None:
         super().__init__(items)
         self.owner = owner
+        self.added: list[Any] = []
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self.added.append(item)
 
 
 CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
@@ -337,23 +342,36 @@ def test_a_class_has_no_say_in_its_copies() -> None:
     assert (type(copied["b"]), type(copied["c"])) == (Loud, LoudDict)
 
 
-def test_state_beside_the_fields_is_not_shared() -> None:
-    """What pydantic keeps beside a model's fields is copied too."""
+def test_state_beside_the_contents_is_not_shared() -> None:
+    """What an object keeps beside its items or fields is copied too."""
 
     class Private(pydantic.BaseModel):
         amount: int = 1
         _note: str = "mine"
 
-    value = Private()
-    copied = Snapshot({"a": value}).copy()["a"]
-    copied._note = "theirs"
-    copied.amount = 2
+    @dataclass
+    class Memory:
+        amount: int = 1
 
-    assert (value._note, value.amount, value.model_fields_set) == ("mine", 1, set())
-    assert type(Snapshot({"a": deque([1], 3)}).copy()["a"]) is deque
-    assert Snapshot({"a": deque([1], 3)}).copy()["a"].maxlen == 3
-    assert Snapshot({"a": defaultdict(list)}).copy()["a"]["new"] == []
-    assert Snapshot({"a": Cart("ann", 1)}).copy()["a"].owner == "ann"
+        def __post_init__(self) -> None:
+            self.seen: list[int] = []
+
+    model, record, cart = Private(), Memory(), Cart("ann", 1)
+    copied = Snapshot({"model": model, "record": record, "cart": cart}).copy()
+    copied["model"]._note, copied["model"].amount = "theirs", 2
+    copied["record"].seen.append(1)
+    copied["cart"].append(2)
+
+    assert (model._note, model.amount, model.model_fields_set) == ("mine", 1, set())
+    assert (record.seen, cart.added, copied["cart"].owner) == ([], [], "ann")
+
+
+def test_what_a_container_does_with_its_items_stays() -> None:
+    """A copy has the same bound, and makes the same defaults."""
+    copied = Snapshot({"last": deque([1], 3), "groups": defaultdict(list)}).copy()
+
+    assert copied["last"].maxlen == 3
+    assert copied["groups"]["new"] == []
 
 
 def test_a_record_that_cannot_be_read_is_no_container(log_path: Any, lines: Any) -> None:

@@ -112,7 +112,7 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
         return _flat(value.items())
     for wrapper, attribute in _WRAPPERS.items():
         if issubclass(cls, wrapper):
-            return attribute, vars(value)[attribute]
+            return attribute, _attributes(value)[attribute]
     fields = fields_of(value)
     return None if fields is None else _flat(fields.items())
 
@@ -177,19 +177,28 @@ def _copy_state(shell: Any, value: Any, fields: dict[str, Any], copies: dict[int
     """Give the shell what stands in the value's `__dict__` and slots: its fields, as they were."""
 
     def new(name: str, item: Any) -> Any:
-        return fields[name] if name in fields else copies.get(id(item), item)
+        if name in fields:
+            return fields[name]
+        if id(item) in copies:
+            return copies[id(item)]
+        return item.copy() if type(item) in (list, dict, set) else item
 
-    for name, item in getattr(value, "__dict__", {}).items():
-        shell.__dict__[name] = new(name, item)
+    attributes = _attributes(value)
+    _attributes(shell).update({name: new(name, item) for name, item in attributes.items()})
     for slot in _slots(type(value)):
         with suppress(AttributeError):  # it is empty
-            item = slot.__get__(value)
-            if slot.__name__ not in fields:  # pydantic's: the other attributes, and those given
-                if type(item) is dict:
-                    item = {name: new(name, extra) for name, extra in item.items()}
-                elif type(item) is set:
-                    item = set(item)
-            slot.__set__(shell, new(slot.__name__, item))
+            item = new(slot.__name__, slot.__get__(value))
+            if item and slot.__name__ == "__pydantic_extra__":
+                item.update({name: fields[name] for name in item if name in fields})
+            slot.__set__(shell, item)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    try:
+        attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes
 
 
 def _slots(cls: type[Any]) -> Iterator[MemberDescriptorType]:
