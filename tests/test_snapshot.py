@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from array import array
 from collections import (
@@ -393,6 +394,36 @@ def test_a_record_that_cannot_be_read_is_no_container(log_path: Any, lines: Any)
     assert "unreadable, RuntimeError" in asked[0].pretty()
     assert "unreadable, RuntimeError" in lines()[0]["args"]["order"]
     assert "s3cret" not in asked[0].pretty()
+
+
+def test_changed_while_it_is_read() -> None:
+    """However often another thread changes a container, it is one: copied, and compared."""
+    value: dict[str, Any] = {"set": set(), "deque": deque(), "dict": {}, "user": UserDict()}
+    stop = threading.Event()
+
+    def change() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            for part in (value["set"], value["deque"]):
+                (part.add if part is value["set"] else part.append)(n)
+                part.remove(n)
+            for part in (value["dict"], value["user"], vars(value["user"])):
+                part[str(n)] = n
+                del part[str(n)]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            copied = Snapshot(value).copy()
+            assert not any(copied[name] is part for name, part in value.items())
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 class Meanwhile(ApprovalChannel):

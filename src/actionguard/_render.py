@@ -52,6 +52,15 @@ def fields_of(value: object) -> dict[str, Any] | None:
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
+def items_of(value: object, base: Any) -> list[Any]:
+    """The items of a sequence or set, read as its builtin base does, whatever its class says."""
+    while True:
+        try:
+            return list(base.__iter__(value))
+        except RuntimeError:  # another thread changed it between two steps
+            pass
+
+
 def stand_in(value: object, why: str = "") -> str:
     """A short text in place of a value that has no text of its own."""
     return f"<{type(value).__name__}{': ' + why if why else ''}>"
@@ -113,7 +122,7 @@ class _Text:
             return self._container(value, list(dict.items(value)), depth)
         for base in _SEQUENCES:
             if issubclass(cls, base):
-                return self._container(value, list(base.__iter__(value)), depth)
+                return self._container(value, items_of(value, base), depth)
         fields = fields_of(value)
         if fields is not None:
             return self._container(value, list(fields.items()), depth)
@@ -297,7 +306,7 @@ class _JSON:
             return self._container(value, list(dict.items(value)), self._object, depth)
         for base in _SEQUENCES:
             if issubclass(cls, base):
-                return self._container(value, list(base.__iter__(value)), self._array, depth)
+                return self._container(value, items_of(value, base), self._array, depth)
         if cls.__module__ == "numpy" and hasattr(cls, "tolist"):
             plain = value.tolist()
             if type(plain) is not cls:

@@ -12,7 +12,7 @@ from operator import is_
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any
 
-from actionguard._render import fields_of
+from actionguard._render import fields_of, items_of
 
 # Immutable and equal by value: nothing to copy, and two of them are the same if they are equal.
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -100,7 +100,7 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
         return _flat(dict.items(value))
     for base in (list, tuple, set, frozenset, deque):
         if issubclass(cls, base):
-            return tuple(base.__iter__(value))
+            return tuple(items_of(value, base))
     if issubclass(cls, bytearray):
         return (bytes(bytearray.copy(value)),)
     for base in _arrays():
@@ -118,7 +118,8 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
 
 
 def _flat(pairs: Iterable[tuple[Any, Any]]) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(pairs))
+    # The inner tuple is made in one step, so that no other thread can come between.
+    return tuple(chain.from_iterable(tuple(pairs)))
 
 
 def _arrays() -> tuple[Any, ...]:
@@ -183,7 +184,7 @@ def _copy_state(shell: Any, value: Any, fields: dict[str, Any], copies: dict[int
             return copies[id(item)]
         return item.copy() if type(item) in (list, dict, set) else item
 
-    attributes = _attributes(value)
+    attributes = _attributes(value).copy()
     _attributes(shell).update({name: new(name, item) for name, item in attributes.items()})
     for slot in _slots(type(value)):
         with suppress(AttributeError):  # it is empty
