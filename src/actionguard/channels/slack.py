@@ -38,8 +38,9 @@ class SlackChannel(ApprovalChannel):
     Args:
         webhook_url: The webhook. It is a secret, and shown nowhere.
         poll_fn: Called with the action until it returns a `Decision`; None means "not yet". An
-            async one is awaited. A plain one is called in a new thread each time, so it must not
-            use a database connection that belongs to another. Without one nobody can answer.
+            async one is awaited, for plain callers on a loop made for that wait. A plain one is
+            called in a new thread each time, so it must not use a database connection that belongs
+            to another. Without one nobody can answer.
         timeout: Seconds until `on_timeout` decides. 0 posts, polls once, and decides.
         poll_interval: Seconds between two polls; less than 0.01 means 0.01.
         on_timeout: "deny", or "approve" where silence is consent. A `poll_fn` that hangs is no
@@ -74,7 +75,7 @@ class SlackChannel(ApprovalChannel):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
         if session is None:
             _requests()  # if it is missing, say so now and not at the first refund
-        elif isinstance(session, type) or not _is_plain(getattr(session, "post", None)):
+        elif not _can_post(session):
             raise TypeError(f"session must have a post method, not be {session!r}")
         self._webhook_url = _Secret(webhook_url)
         self._session = session
@@ -166,9 +167,9 @@ class SlackChannel(ApprovalChannel):
             reply = attempt.result() if attempt else _Reply(f"no answer within {_text(limit)}")
             if reply.delivered:
                 return
-            pause = backoff if reply.retry_after is None else reply.retry_after
-            if not reply.temporary or backoff is None or pause is None:
+            if backoff is None or not reply.temporary:
                 break
+            pause = backoff if reply.retry_after is None else reply.retry_after
             limit = min(self.post_timeout, deadline - monotonic() - pause)
             if limit <= 0:
                 break
@@ -229,9 +230,9 @@ class _Reply(NamedTuple):
 
     def __str__(self) -> str:
         text = f"HTTP {self.status} {self.reason}".rstrip() if self.status else self.reason
-        return (
-            text if self.retry_after is None else f"{text}, retry after {_text(self.retry_after)}"
-        )
+        if self.retry_after is not None:
+            text += f", retry after {_text(self.retry_after)}"
+        return text
 
 
 class _Secret(str):
@@ -254,16 +255,20 @@ def _is_web_url(url: object) -> bool:
 def _takes_an_action(poll_fn: Any) -> bool:
     if isinstance(poll_fn, type) or not callable(poll_fn):
         return False
-    with suppress(ValueError):  # a builtin's signature may be unknown
-        try:
-            inspect.signature(poll_fn).bind("action")
-        except TypeError:
-            return False
+    try:
+        inspect.signature(poll_fn).bind("action")
+    except TypeError:
+        return False
+    except ValueError:  # a builtin's signature may be unknown
+        pass
     return True
 
 
-def _is_plain(post: Any) -> bool:
-    return callable(post) and not inspect.iscoroutinefunction(post)
+def _can_post(session: Any) -> bool:
+    post = getattr(session, "post", None)
+    if isinstance(session, type) or not callable(post):
+        return False
+    return not inspect.iscoroutinefunction(post)
 
 
 def _seconds(name: str, value: Any) -> float:
