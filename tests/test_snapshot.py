@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
 from array import array
 from collections import (
     ChainMap,
@@ -17,6 +19,7 @@ from collections import (
 )
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -274,6 +277,44 @@ def test_depth_is_no_limit() -> None:
     snapshot = Snapshot({"a": value})
 
     assert snapshot.copy()["a"] is not value
+    assert not snapshot.changed()
+
+
+@dataclass
+class Coded:
+    code: int
+
+
+class Kind(Coded, Enum):
+    """An Enum whose members are records."""
+
+    REFUND = 1
+
+
+class Pair(tuple[int, int], Enum):
+    """An Enum whose members are tuples."""
+
+    __slots__ = ()
+    ONE = (1, 2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        time.localtime(),
+        os.stat("."),
+        Kind.REFUND,
+        Pair.ONE,
+        Point(1, "a"),
+        (1, (2,)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_change_is_itself(value: Any) -> None:
+    """What holds nothing that changes needs no copy, and a policy may compare it by identity."""
+    snapshot = Snapshot({"a": [value]})
+
+    assert snapshot.copy()["a"][0] is value
     assert not snapshot.changed()
 
 

@@ -7,6 +7,7 @@ from array import array
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from enum import Enum
 from itertools import chain
 from operator import is_
 from types import MappingProxyType, MemberDescriptorType
@@ -54,8 +55,7 @@ class Snapshot:
             copies[id(value)] = _shell(value)
         for value, contents in self._containers:  # inner tuples come before outer ones
             if issubclass(type(value), tuple):
-                items = [copies.get(id(item), item) for item in contents]
-                copies[id(value)] = tuple.__new__(type(value), items)
+                copies[id(value)] = _tuple(value, contents, copies)
         for value, contents in mutable:
             if copies[id(value)] is not value:
                 _fill(copies[id(value)], value, contents, copies)
@@ -96,6 +96,8 @@ def _contents(value: Any) -> tuple[Any, ...] | None:
 
 def _parts(value: Any) -> tuple[Any, ...] | None:
     cls = type(value)
+    if issubclass(cls, Enum):  # whatever it is besides, its members are the only ones
+        return None
     if issubclass(cls, dict):
         return _flat(dict.items(value))
     for base in (list, tuple, set, frozenset, deque):
@@ -134,6 +136,13 @@ def _same(now: tuple[Any, ...] | None, then: tuple[Any, ...]) -> bool:
         a is b or (type(a) is type(b) and type(a) in _SCALARS and a == b)
         for a, b in zip(now, then, strict=True)
     )
+
+
+def _tuple(value: Any, contents: tuple[Any, ...], copies: dict[int, Any]) -> Any:
+    items = [copies.get(id(item), item) for item in contents]
+    if all(map(is_, items, contents)):
+        return value
+    return tuple.__new__(type(value), items)
 
 
 def _shell(value: Any) -> Any:
