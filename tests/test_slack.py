@@ -580,6 +580,15 @@ def test_timeout_0_does_not_repeat(hook: Hook) -> None:
 # --- what does not show ----------------------------------------------------------------------
 
 
+def shown_by(error: BaseException) -> str:
+    """What a traceback with the locals of each frame shows, below the test's own."""
+    assert error.__traceback__ is not None
+    trace = traceback.TracebackException(
+        type(error), error, error.__traceback__.tb_next, capture_locals=True
+    )
+    return "".join(trace.format())
+
+
 FAILURES: dict[str, Callable[[Hook], tuple[list[Reply], dict[str, Any]]]] = {
     "refused": lambda hook: ([reply(404, f"no {PATH} here")], {}),
     "redirected": lambda hook: ([reply(302, Location=PATH)], {}),
@@ -613,12 +622,8 @@ def test_url_shows_nowhere(
 
     error = caught.value
     assert error.__cause__ is None and error.__context__ is None
-    assert error.__traceback__ is not None
-    trace = traceback.TracebackException(
-        type(error), error, error.__traceback__.tb_next, capture_locals=True
-    )
     shown = [
-        *(str(error), repr(error), "".join(trace.format())),
+        *(str(error), repr(error), shown_by(error)),
         *(repr(channel), str(vars(channel)), repr(copy.copy(channel))),
         *(record.getMessage() + str(record.args) for record in caplog.records),
         *capfd.readouterr(),
@@ -679,7 +684,7 @@ def test_bad_url(url: Any) -> None:
     with pytest.raises(ValueError, match=r"webhook_url must be an http\(s\) URL") as caught:
         SlackChannel(url)
 
-    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in shown_by(caught.value)
     assert caught.value.__context__ is None
 
 
@@ -722,8 +727,10 @@ def test_bad_numbers(name: str, value: Any) -> None:
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], match: str) -> None:
     """What cannot work is an error at construction."""
-    with pytest.raises(error, match=match):
-        SlackChannel("https://slack.example/x", **options)
+    with pytest.raises(error, match=match) as caught:
+        SlackChannel(f"https://slack.example{PATH}", **options)
+
+    assert "s3cret" not in shown_by(caught.value)
 
 
 def test_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:

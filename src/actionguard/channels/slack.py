@@ -67,7 +67,10 @@ class SlackChannel(ApprovalChannel):
         post_timeout: float = 10.0,
         session: Any = None,
     ) -> None:
-        if not _is_web_url(webhook_url):
+        is_web_url = _is_web_url(webhook_url)
+        self._webhook_url = _Secret(webhook_url)
+        del webhook_url  # a traceback with locals would show it
+        if not is_web_url:
             raise ValueError("webhook_url must be an http(s) URL without spaces (not shown here)")
         if poll_fn is not None and not _takes_an_action(poll_fn):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
@@ -77,7 +80,6 @@ class SlackChannel(ApprovalChannel):
             _requests()  # if it is missing, say so now and not at the first refund
         elif not _can_post(session):
             raise TypeError(f"session must have a post method, not be {session!r}")
-        self._webhook_url = _Secret(webhook_url)
         self._session = session
         self.poll_fn = poll_fn
         self.timeout = _seconds("timeout", timeout)
