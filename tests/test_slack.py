@@ -733,6 +733,15 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], match: str
     assert "s3cret" not in shown_by(caught.value)
 
 
+def test_repr() -> None:
+    """A channel shows how it waits, and that it has a webhook, but not which."""
+    channel = SlackChannel(f"https://slack.example{PATH}", timeout=60)
+
+    assert repr(channel) == (
+        "SlackChannel(webhook_url=<webhook>, poll_fn=None, timeout=60.0, on_timeout='deny')"
+    )
+
+
 def test_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without requests the channel says at construction what to install."""
     monkeypatch.setitem(sys.modules, "requests", None)

@@ -90,10 +90,12 @@ class SlackChannel(ApprovalChannel):
             raise ValueError("post_timeout must be more than 0 seconds, not 0")
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self._webhook_url!r}, poll_fn={self.poll_fn!r}, "
-            f"timeout={self.timeout:.10g}, on_timeout={self.on_timeout!r})"
+        names = ("_webhook_url", "poll_fn", "timeout", "on_timeout")
+        known = vars(self)  # less than all, where __init__ raised
+        options = ", ".join(
+            f"{name.lstrip('_')}={known[name]!r}" for name in names if name in known
         )
+        return f"{type(self).__name__}({options})"
 
     def request_approval(self, action: Action) -> Decision:
         """Post, and wait for the answer.
