@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -14,12 +16,14 @@ from typing import Any
 
 import pytest
 
+from actionguard import AuditLog, guard
 from actionguard.channels._waiting import call, in_thread, run_sync
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.channels.slack import SlackChannel
 from actionguard.core import Action, Decision
 
 ACTION = Action("refund", {"amount": 50})
+NO_LOG = AuditLog(enabled=False)
 WHO = contextvars.ContextVar("WHO", default="nobody")
 
 
@@ -183,6 +187,44 @@ def test_cancellation_ends_the_wait_at_once() -> None:
     release.set()  # after the loop was closed
     assert answered.wait(10)
     until(lambda: not ours())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks do not count before")
+def test_a_channel_cannot_keep_a_cancellation_to_itself() -> None:
+    """The body of a cancelled task does not run, though the channel then still says yes."""
+
+    class Sloppy(ApprovalChannel):
+        async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+            asking.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return Decision.approve()
+
+    class OwnTimeout(ApprovalChannel):
+        async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):  # cancels, and takes that back
+                    await asyncio.sleep(60)
+            return Decision.approve()
+
+    async def pay() -> None:
+        ran.append("pay")
+
+    async def main() -> None:
+        nonlocal asking
+        asking = asyncio.Event()
+        task = asyncio.create_task(guard(pay, channel=Sloppy(), audit=NO_LOG)())
+        await asking.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ran == []
+        await guard(pay, channel=OwnTimeout(), audit=NO_LOG)()
+
+    asking: asyncio.Event
+    ran: list[str] = []
+    asyncio.run(main())
+    assert ran == ["pay"]
 
 
 def test_late_answer_to_a_living_loop_goes_nowhere() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from actionguard._signature import Unnamed
 from actionguard._snapshot import Snapshot
 from actionguard.audit import AuditLog
-from actionguard.channels.base import ApprovalChannel, ask
+from actionguard.channels.base import ApprovalChannel, ask, ask_async
 from actionguard.core import Action, Decision, blocked_message, denial_message
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import Policy
@@ -92,7 +92,7 @@ class Gate:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             with _Passage(self, bind(args, kwargs)) as passage:
                 if passage.held():
-                    passage.answered(await self.channel.arequest_approval(passage.action))
+                    passage.answered(await ask_async(self.channel, passage.action))
                 passage.starts()
                 return passage.returned(await run(*args, **kwargs))
             return refuse(passage.refused)
@@ -122,7 +122,7 @@ class Gate:
         async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with _Passage(self, bind(args, kwargs)) as passage:
                 if passage.held():
-                    passage.answered(await self.channel.arequest_approval(passage.action))
+                    passage.answered(await ask_async(self.channel, passage.action))
                 passage.starts()
                 # What `yield from` is for a plain generator; async ones have none (PEP 525).
                 steps = run(*args, **kwargs)
