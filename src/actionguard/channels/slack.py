@@ -205,6 +205,9 @@ class _Reply(NamedTuple):
 
     @classmethod
     def read(cls, response: Any) -> _Reply:
+        hops = getattr(response, "history", None)
+        if isinstance(hops, list) and hops:  # a session of another library followed a redirect
+            response = hops[0]
         status = getattr(response, "status_code", None)
         if not isinstance(status, int):  # a stand-in that knows no more than this
             response.raise_for_status()
