@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from actionguard._signature import Unnamed
 from actionguard._snapshot import Snapshot
 from actionguard.audit import AuditLog
-from actionguard.channels.base import ApprovalChannel, ask, ask_async
+from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision, blocked_message, denial_message
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import Policy
@@ -88,6 +88,7 @@ class Gate:
         self, run: Callable[..., Awaitable[Any]], bind: Bind, refuse: Refuse
     ) -> Callable[..., Coroutine[Any, Any, Any]]:
         """The guarded form of a coroutine function: it waits on the caller's loop."""
+        from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             with _Passage(self, bind(args, kwargs)) as passage:
@@ -118,6 +119,7 @@ class Gate:
         self, run: Callable[..., AsyncGenerator[Any, Any]], bind: Bind, refuse: Refuse
     ) -> Callable[..., AsyncGenerator[Any, Any]]:
         """The guarded form of an async generator function."""
+        from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with _Passage(self, bind(args, kwargs)) as passage:

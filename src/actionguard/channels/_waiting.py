@@ -8,17 +8,34 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from actionguard.channels.base import start_thread
+from actionguard.channels.base import ApprovalChannel, start_thread
+from actionguard.core import Action, Decision
 
 T = TypeVar("T")
+
+
+async def ask_async(channel: ApprovalChannel, action: Action) -> Decision:
+    """Ask from async code. Where the wait was cancelled, no answer counts."""
+    cancelled = _times_cancelled()
+    answer = await channel.arequest_approval(action)
+    if _times_cancelled() > cancelled:  # and the channel kept that to itself
+        raise asyncio.CancelledError
+    return answer
+
+
+def _times_cancelled() -> int:
+    try:
+        task: Any = asyncio.current_task()
+        return int(task.cancelling())
+    except (RuntimeError, AttributeError):  # no asyncio, or Python 3.10, which does not count
+        return 0
 
 
 async def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
     """Call anybody's function from async code: an async one on this loop, else `in_thread`."""
     if inspect.iscoroutinefunction(function):
-        answer: Any = function(*args)
-    else:
-        answer = await in_thread(function, *args)
+        return await function(*args)  # type: ignore[no-any-return]
+    answer: Any = await in_thread(function, *args)
     return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
 
 

@@ -70,27 +70,6 @@ def ask(channel: ApprovalChannel, action: Action) -> Decision:
     return _waited_for(answer) if inspect.isawaitable(answer) else answer
 
 
-async def ask_async(channel: ApprovalChannel, action: Action) -> Decision:
-    """Ask from async code. Where the wait was cancelled, no answer counts."""
-    cancelled = _times_cancelled()
-    answer = await channel.arequest_approval(action)
-    if _times_cancelled() > cancelled:  # and the channel kept that to itself
-        from asyncio import CancelledError
-
-        raise CancelledError
-    return answer
-
-
-def _times_cancelled() -> int:
-    from asyncio import current_task
-
-    try:
-        task: Any = current_task()
-        return int(task.cancelling())
-    except (RuntimeError, AttributeError):  # no asyncio, or Python 3.10, which does not count
-        return 0
-
-
 def _waited_for(answer: Awaitable[Decision]) -> Decision:
     # asyncio is slow to import: it is left to those who use it.
     from actionguard.channels._waiting import run_sync
