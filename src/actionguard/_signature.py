@@ -6,7 +6,7 @@ import inspect
 import keyword
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
@@ -33,26 +33,36 @@ class Signature:
         self, target: Callable[..., Any], hidden: Collection[str] = (), *, skip_first: bool = False
     ) -> None:
         self.hidden = frozenset(hidden)
-        self._bind: Callable[..., dict[str, Any]] | None = None
-        self._bind_real: Callable[..., dict[str, Any]] | None = None
         #: The names an argument can have; None if it can have any (or they cannot be read).
         self.names: frozenset[str] | None = None
         #: The parameters, whether or not they are hidden; None if they cannot be read.
         self.parameters: list[str] | None = None
+        self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
+        self._shown: list[inspect.Parameter] | None = None
+        self._real: list[inspect.Parameter] | None = None
         try:
-            parameters = list(inspect.signature(target).parameters.values())
+            self._shown = list(inspect.signature(target).parameters.values())
         except (ValueError, TypeError):
             return
-        bound = parameters[0].name if skip_first and parameters else None
-        hidden_here = self.hidden | ({bound} if bound else set())
-        self._bind = _compile(target, parameters, hidden_here)
         if hasattr(target, "__wrapped__"):
             with suppress(ValueError):  # functools.lru_cache takes what it wraps takes
                 real = inspect.signature(target, follow_wrapped=False)
-                self._bind_real = _compile(target, list(real.parameters.values()), ())
-        self.parameters = [p.name for p in parameters if p.name != bound]
-        if not any(p.kind is _VAR_KEYWORD for p in parameters):
+                self._real = list(real.parameters.values())
+        self._bound = {p.name for p in self._shown[:1] if skip_first}
+        self.parameters = [p.name for p in self._shown if p.name not in self._bound]
+        if not any(p.kind is _VAR_KEYWORD for p in self._shown):
             self.names = frozenset(self.parameters) - self.hidden
+
+    # Not before the first call, as compiling takes longer than all the rest of guarding.
+    @cached_property
+    def _bind(self) -> Callable[..., dict[str, Any]] | None:
+        if self._shown is None:
+            return None
+        return _compile(self._called, self._shown, self.hidden | self._bound)
+
+    @cached_property
+    def _bind_real(self) -> Callable[..., dict[str, Any]] | None:
+        return None if self._real is None else _compile(self._called, self._real, ())
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name a call's arguments, defaults filled in.
@@ -78,7 +88,7 @@ class Signature:
 
 
 def _compile(
-    target: Callable[..., Any], parameters: list[inspect.Parameter], hidden: Collection[str]
+    called: str, parameters: list[inspect.Parameter], hidden: Collection[str]
 ) -> Callable[..., dict[str, Any]]:
     """A function with these parameters that returns its visible arguments by name.
 
@@ -118,7 +128,7 @@ def _compile(
     }
     exec(source, scope)  # noqa: S102
     bind: Callable[..., dict[str, Any]] = scope["bind"]
-    bind.__qualname__ = getattr(target, "__qualname__", None) or type(target).__qualname__
+    bind.__qualname__ = called
     return bind
 
 
