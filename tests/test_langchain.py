@@ -108,6 +108,11 @@ def ping() -> str:
     return note()
 
 
+def odd(tool: int, entry: int = 1, body: int = 2, cls: int = 3) -> str:
+    """Take names that a wrapper might use itself."""
+    return note(tool=tool, entry=entry, body=body, cls=cls)
+
+
 def anything(**arguments: Any) -> str:
     return note(**arguments)
 
@@ -310,6 +315,26 @@ class Injected(BaseTool):
         return note(x=x) + str(secret) + call_id + config["configurable"]["thread_id"]
 
 
+class InjectedByRun(BaseTool):
+    name: str = "refund"
+    description: str = "Refund x."
+
+    def _run(self, x: int, secret: Annotated[str, InjectedToolArg] = "") -> str:
+        return note(x=x) + secret
+
+
+class Validating(BaseTool):
+    model_config = ConfigDict(validate_assignment=True, extra="allow")
+    name: str = "count"
+    description: str = "Count."
+    calls: int = 0
+
+    def _run(self, x: int) -> str:
+        self.calls += 1
+        self.seen = [*getattr(self, "seen", []), x]
+        return note(x=x) + f" {self.calls} {self.seen}"
+
+
 class Shouting(StructuredTool):
     """Has ways of its own at every step."""
 
@@ -357,6 +382,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "async function": lambda: (tool("refund")(arefund), FIVE),
     "both functions": lambda: (StructuredTool.from_function(refund, **BOTH), FIVE),
     "no arguments": lambda: (tool(ping), {}),
+    "odd names": lambda: (tool(odd), {"tool": 5}),
     "single input": lambda: (Tool("search", lambda x: note(x=x), "Search."), "shoes"),
     "single input async": lambda: (
         Tool("search", None, "Search.", coroutine=asearch),
@@ -371,6 +397,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "run to arun in a thread": lambda: (RunToArunInAThread(), {"x": 5, "customer": "bob"}),
     "recursion": lambda: (Countdown(), {"x": 3, "customer": "bob"}),
     "state": lambda: (Stateful(start=7, colour="red"), FIVE),
+    "validated state": lambda: (Validating(), FIVE),
     "generic": lambda: (Typed[int](value=3), FIVE),
     "v1 schema": lambda: (made(refund, ArgsV1), {"x": "5", "customer_id": "bob"}),
     "defaults": lambda: (made(lambda x=0, customer="", tags=(): note(x=x), Fancy), {"amount": 5}),
@@ -393,6 +420,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "invalid callable": lambda: (giving("", handle_validation_error=str), INVALID),
     "injected": lambda: (tool(hiding), {"x": 5, "secret": "s3cret"}),
     "injected in a subclass": lambda: (Injected(), {"x": 5, "secret": ["s3cret"]}),
+    "injected by _run": lambda: (InjectedByRun(), {"x": 5, "secret": "s3cret"}),
     "retriever": lambda: (create_retriever_tool(Documents(), "d", "Find."), {"query": "shoes"}),
     "runnable": lambda: (runnable_as_tool(), FIVE),
     "calling another": lambda: (calling_another(), FIVE),
@@ -629,6 +657,21 @@ def test_denied(kind: str, runner: str, log: AuditLog, lines: Any) -> None:
     assert [event[0] for event in got["events"]] == ["on_tool_start", "on_tool_end"]
 
 
+@pytest.mark.parametrize("kind", ["state", "validated state"])
+def test_state(kind: str, log: AuditLog, lines: Any) -> None:
+    """What a body leaves in its tool is there afterwards, and what is set from outside is seen."""
+    bare, args = KINDS[kind]()
+    guarded = guard(KINDS[kind]()[0], channel=Asked(), audit=log)
+
+    for made in (bare, guarded):
+        made.invoke(args)
+        made.calls += 10  # type: ignore[attr-defined]
+
+    assert guarded.invoke(args) == bare.invoke(args)
+    assert guarded.model_dump() == bare.model_dump() and guarded.model_extra == bare.model_extra
+    assert len(lines()) == 2
+
+
 # --- no way round ----------------------------------------------------------------------------
 
 
@@ -668,6 +711,17 @@ def test_func_stays_what_it_is(form: str, log: AuditLog) -> None:
     guarded.func(x=5, **({"config": config} if takes_config else {}))
     assert [action.args["x"] for action in asked.actions] == [5]
     assert "t-1" not in str(asked.actions)
+
+
+def test_func_moved_elsewhere(log: AuditLog) -> None:
+    """A guarded tool's function keeps its gate where it is pickled, copied or made a method."""
+    guarded: Any = guard(made(refund, Amount), channel=Asked(False), audit=log)
+    SEEN.clear()
+
+    for move in (copy.copy, copy.deepcopy, lambda func: pickle.loads(pickle.dumps(func))):
+        assert "refused made(x=3" in move(guarded.func)(3)
+    assert not hasattr(guarded.func, "__get__")
+    assert SEEN == []
 
 
 class Paying(BaseTool):
@@ -789,6 +843,35 @@ def test_arguments_that_no_schema_names(log: AuditLog) -> None:
     guarded.invoke({"x": 1, "dry_run": False})
 
     assert [action.args for action in asked.actions] == [{"x": 1}, {"x": 1, "dry_run": False}]
+
+
+class Named(BaseModel):
+    x: int
+    callbacks: list[str] = []
+    run_manager: str = ""
+
+
+class TakesCallbacks(BaseTool):
+    name: str = "notify"
+    description: str = "Notify."
+    args_schema: type[BaseModel] = Named
+
+    def _run(self, x: int, callbacks: list[str], run_manager: Any) -> str:
+        return note(x=x, callbacks=callbacks) + type(run_manager).__name__
+
+
+@pytest.mark.parametrize("runner", ["invoke", "ainvoke"])
+@pytest.mark.parametrize(
+    "make", [TakesCallbacks, lambda: made(anything, Named), lambda: made(anything, JSON_SCHEMA)]
+)
+def test_arguments_named_as_managers_are(make: Any, runner: str, log: AuditLog) -> None:
+    """What the agent fills in is shown, though other tools get a manager under its name."""
+    asked = Asked()
+    args = {"x": 1, "callbacks": ["http://evil.example"]}
+
+    got = observe(RUNNERS[runner], guard(make(), channel=asked, audit=log), args)
+
+    assert got["seen"][0]["args"] == asked.actions[0].args == args
 
 
 def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
@@ -1161,6 +1244,18 @@ def test_wrong_use_of_guard(log: AuditLog) -> None:
         guard(A_TOOL, policy=ApprovalPolicy(match_args={"amount": "1"}), audit=log)
     with pytest.raises(TypeError, match="a tool answers its agent"):
         guard(A_TOOL, on_denied=str, audit=log)
+
+
+@pytest.mark.parametrize("method", ["_run", "_arun"])
+def test_a_method_of_one_instance(method: str, log: AuditLog) -> None:
+    """A method that was set on one tool alone would come before the gate: that is an error."""
+    bare = Subclass()
+    guarded = guard(bare, audit=log)
+    setattr(bare, method, note)
+    for way in (lambda: guard(bare, audit=log), lambda: setattr(guarded, method, note)):
+        with pytest.raises(TypeError, match=f"set as {method} of the tool 'refund' alone"):
+            way()
+    assert method not in vars(guarded)
 
 
 def test_a_schema_completed_later(log: AuditLog) -> None:

@@ -50,7 +50,7 @@ class Settings:
                     f"exclude names {name!r}, which is no parameter of {owner}; {known}"
                 )
         if names is not None:
-            for name in sorted(_rule_names(self.policy).difference(names - self.exclude)):
+            for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
                 if name in (parameters or ()):
                     raise ValueError(
                         f"the policy names {name!r}, which is left out of what a policy sees: "
@@ -102,7 +102,7 @@ def what_was_meant(target: Any) -> str:
     return ": guard the function or tool itself, before anything else is made of it"
 
 
-def _rule_names(policy: Policy) -> frozenset[str]:
+def rule_names(policy: Policy) -> frozenset[str]:
     """The arguments that the policy's rules look at, where it tells."""
     return frozenset(getattr(policy, "names", None) or ())
 

@@ -41,9 +41,10 @@ class ToolArguments:
         configs = {n for n, hint in hints.items() if hint in (RunnableConfig, _MAYBE_CONFIG)}
         schema = _schema_fields(tool)
         hidden = {n for n, hint in {**hints, **(schema or {})}.items() if _is_injected(hint)}
-        hidden.update(
-            configs, ("run_manager", "callbacks"), getattr(tool, "_injected_args_keys", ())
-        )
+        hidden.update(configs, getattr(tool, "_injected_args_keys", ()))
+        hidden.update({"run_manager", "callbacks"}.intersection(hints))
+        if method not in RUNS_A_FIELD and "callbacks" in (schema or ()):
+            hidden.discard("callbacks")  # nobody but the agent fills it in
         # What the method takes for itself, and what it fills in when it calls the function.
         self._taken: tuple[str, ...] = ()
         self._filled_in: dict[str, Any] = {}

@@ -23,7 +23,7 @@ from langchain_core.tools import tool as make_tool
 
 from actionguard._gate import Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
-from actionguard._settings import Settings, check_policy, settings, what_was_meant
+from actionguard._settings import Settings, check_policy, rule_names, settings, what_was_meant
 from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
@@ -48,14 +48,15 @@ AnyTool = TypeVar("AnyTool", bound=BaseTool)
 _CALL_ID = "actionguard:tool_call_id"
 # What a gate knows of its tool: it is made anew when one of these is set.
 _KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
+_METHODS = ("_run", "_arun")
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 class ApprovalWrappedTool(_Base):
     """What every guarded tool is besides an instance of its own class."""
 
-    _guards: tuple[_Guarding, ...] = ()
-    _in_body = False
+    if TYPE_CHECKING:
+        _guards: tuple[_Guarding, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Hide the guarded class from a base that registers or checks its subclasses."""
@@ -71,19 +72,28 @@ class ApprovalWrappedTool(_Base):
         return run_args, {**run_kwargs, _CALL_ID: call_id}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        _check_methods(self, (name,))
+        state = [getattr(self, part, None) for part in _STATE]
         super().__setattr__(name, value)
+        for part, shared in zip(_STATE, state, strict=True):
+            # pydantic replaces it where it validates assignments: the body's `self` has it, too.
+            if shared is not None and getattr(self, part) is not shared:
+                shared.update(getattr(self, part))
+                object.__setattr__(self, part, shared)
         if name in _KNOWN:
-            _guard_anew(self)
+            for guarding in _guards_of(self):
+                guarding.forget()
+            _guard_bodies(self)
 
     def __copy__(self) -> Any:
-        return _guard_anew(super().__copy__())
+        return _with_guards(super().__copy__(), self)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        return _guard_anew(super().__deepcopy__(memo))
+        return _with_guards(super().__deepcopy__(memo), self)
 
     def model_copy(self, **kwargs: Any) -> Any:
         """A guarded copy, under whatever name and with whatever body it is given."""
-        return _guard_anew(super().model_copy(**kwargs))
+        return _with_guards(super().model_copy(**kwargs), self)
 
     def configurable_fields(self, **fields: Any) -> Any:
         """The tool with these fields taken from each call's config, and as guarded as it is."""
@@ -93,11 +103,10 @@ class ApprovalWrappedTool(_Base):
     def __reduce__(self) -> Any:
         # The class is made at run time: what is pickled is the bare tool, and how to guard it.
         bare_tool = _copy_as(bare_class(self), self)
-        guards = bare_tool.__dict__.pop("_guards", ())
         for name in BODIES:
             if name in bare_tool.__dict__:
                 bare_tool.__dict__[name] = _bare(bare_tool.__dict__[name])
-        return _guarded_with, (bare_tool, *(guarding.options for guarding in guards))
+        return _guarded_with, (bare_tool, *(guarding.options for guarding in _guards_of(self)))
 
 
 def guard_tool(tool: AnyTool, options: Settings) -> AnyTool:
@@ -157,13 +166,18 @@ def guard_tools(
 
 def _check_names(options: Settings, guarded: list[Any], owner: str) -> None:
     """A name that no tool has would switch a rule off, or leave a secret visible."""
-    known = [tool._guards[-1].names(tool) for tool in guarded]
-    parameters = [names for names, _ in known if names is not None]
-    visible = [names for _, names in known if names is not None]
+    if not guarded or not (options.exclude or rule_names(options.policy)):
+        return
+    try:
+        known = [ToolArguments(_enter(tool), "_run", options.exclude) for tool in guarded]
+    except Exception:  # a schema is not complete yet
+        return
+    parameters = [arguments.parameters for arguments in known]
+    visible = [arguments.names for arguments in known]
     options.check_names(
         owner,
-        sorted(set().union(*parameters)) if 0 < len(parameters) == len(known) else None,
-        frozenset().union(*visible) if 0 < len(visible) == len(known) else None,
+        None if None in parameters else sorted({n for names in parameters for n in names or ()}),
+        None if None in visible else frozenset(n for names in visible for n in names or ()),
     )
 
 
@@ -206,22 +220,40 @@ def _hint(tool: Any) -> str:
 
 def _guarded_with(tool: Any, *all_options: Settings) -> Any:
     """A copy of the tool with further gates, the last of which asks first."""
+    _check_methods(tool, tool.__dict__)
     for options in all_options:
         guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
-        inner = getattr(tool, "_guards", ())
-        guarded.__dict__["_guards"] = (*inner, _Guarding(tool, options, guarded))
-        tool = _guard_anew(guarded)
+        tool = _with_guards(guarded, tool, _Guarding(tool, options))
     return tool
 
 
-def _guard_anew(tool: Any) -> Any:
-    """Let the gates know the tool as it is now, under the name and with the bodies it has now."""
+def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
+    for name in _METHODS:
+        if name in names:
+            raise TypeError(
+                f"no gate can stand before what was set as {name} of the tool {tool.name!r} alone: "
+                "make it a method of its class"
+            )
+
+
+def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
+    return getattr(tool, "_guards", ())
+
+
+def _with_guards(copied: Any, tool: Any, *more: _Guarding) -> Any:
+    """Guard a copy as the tool is guarded, and by what comes on top of it."""
+    guards = (*(guarding.anew() for guarding in _guards_of(tool)), *more)
+    object.__setattr__(copied, "_guards", guards)
+    _guard_bodies(copied)
+    return copied
+
+
+def _guard_bodies(tool: Any) -> None:
+    """The functions in the tool's fields have gates, too; new ones get them here."""
     state = tool.__dict__
-    state["_guards"] = tuple(guarding.of(tool) for guarding in tool._guards)
     for name in BODIES:
         if callable(state.get(name)):
             state[name] = _GuardedBody(_bare(state[name]), tool, name)
-    return tool
 
 
 def _copy_as(cls: type[Any], tool: BaseTool) -> Any:
@@ -248,11 +280,13 @@ class _GuardedBody:
         self._tool = tool
         self._field = field
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         pass_gates = _apass_gates if self._field == "coroutine" else _pass_gates
         return pass_gates(self._tool, self._field, self._body, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__get__":  # it would make a method of the body
+            raise AttributeError(name)
         if name == "__signature__" and not inspect.isroutine(self):
             return inspect.signature(self._body)  # or `inspect` would look at our `__call__`
         return getattr(object.__getattribute__(self, "_body"), name)
@@ -281,19 +315,22 @@ class _GuardedBody:
     def __deepcopy__(self, memo: dict[int, Any]) -> _GuardedBody:
         return _GuardedBody(copy.deepcopy(self._body, memo), self._tool, self._field)
 
+    def __reduce__(self) -> Any:
+        return getattr, (self._tool, self._field)
+
 
 def _looks_like(method: Callable[..., Any]) -> Callable[[Any], Any]:
     """Let a gate look like the method behind it.
 
-    langchain-core reads from signature and annotations what to pass, at every call; resolved here,
-    they are not evaluated each time.
+    langchain-core reads from signature and annotations what to pass, at every call; known here,
+    they are not worked out each time.
     """
 
     def decorate(gate: Any) -> Any:
         functools.update_wrapper(gate, method)
         with suppress(Exception):  # they name what does not exist at run time
             gate.__annotations__ = typing.get_type_hints(method, include_extras=True)
-        with suppress(Exception):
+        if method in RUNS_A_FIELD:  # of others it looks for names in the method's own module
             gate.__signature__ = inspect.signature(method)
         return gate
 
@@ -308,51 +345,50 @@ def _guarded_class(cls: Any) -> Any:
         if vars(known).get("_bare_class") is cls:
             return known
 
+    def body(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
+        inner = _enter(tool)
+        try:
+            return super(guarded, inner)._run(*args, **kwargs)
+        finally:
+            _leave(inner)
+
+    async def abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
+        inner = _enter(tool)
+        try:
+            return await super(guarded, inner)._arun(*args, **kwargs)
+        finally:
+            _leave(inner)
+
     @_looks_like(cls._run)
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "_in_body", False) and _CALL_ID not in kwargs:
+        if type(self) is inner_class and _CALL_ID not in kwargs:
             return super(guarded, self)._run(*args, **kwargs)
-
-        def body(*args: Any, **kwargs: Any) -> Any:
-            inner = _enter(self)
-            try:
-                return super(guarded, inner)._run(*args, **kwargs)
-            finally:
-                _leave(inner)
-
-        if cls._run in RUNS_A_FIELD and self.func is None:
-            body(*args, config=None)  # there is nothing to run, and it says so
-        return _pass_gates(self, "_run", body, args, kwargs)
+        if cls._run in RUNS_A_FIELD and self.func is None:  # there is nothing to ask for
+            kwargs.pop(_CALL_ID, None)
+            return super(guarded, self)._run(*args, **kwargs)
+        return _pass_gates(self, "_run", functools.partial(body, self), args, kwargs)
 
     # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
     @_looks_like(cls._run if cls._arun is BaseTool._arun else cls._arun)
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "_in_body", False) and _CALL_ID not in kwargs:
+        if type(self) is inner_class and _CALL_ID not in kwargs:
             return await super(guarded, self)._arun(*args, **kwargs)
-
-        async def body(*args: Any, **kwargs: Any) -> Any:
-            inner = _enter(self)
-            try:
-                return await super(guarded, inner)._arun(*args, **kwargs)
-            finally:
-                _leave(inner)
-
         with _config_of_plain_run(self, kwargs):
-            return await _apass_gates(self, "_arun", body, args, kwargs)
+            return await _apass_gates(self, "_arun", functools.partial(abody, self), args, kwargs)
 
     names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     names["__doc__"] = cls.__doc__
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
     gate = {"_run": _run, "_arun": _arun}
-    guarded = type(cls)(cls.__name__, bases, {**names, **gate})
-    inner = type(cls)(cls.__name__, (guarded,), {**names, "__slots__": ("_in_body",)})
+    guarded = type(cls)(cls.__name__, bases, {**names, **gate, "__slots__": ("_guards",)})
+    inner_class = type(cls)(cls.__name__, (guarded,), names)
     # Set afterwards: in the namespace, pydantic would make private attributes of them.
     guarded._bare_class = cls
-    guarded._inner_class = inner
+    guarded._inner_class = inner_class
     for name in BODIES:
         if name in cls.model_fields:
-            setattr(inner, name, _BareField(name))
+            setattr(inner_class, name, _BareField(name))
     return guarded
 
 
@@ -362,8 +398,7 @@ class _GuardedConfigurableFields(RunnableConfigurableFields):  # type: ignore[ty
     def prepare(self, config: RunnableConfig | None = None) -> Any:
         tool, config = super().prepare(config)
         if tool is not self.default:
-            tool.__dict__["_guards"] = self.default.__dict__["_guards"]
-            _guard_anew(tool)
+            _with_guards(tool, self.default)
         return tool, config
 
 
@@ -389,54 +424,50 @@ def _enter(tool: Any) -> Any:
     inner = object.__new__(tool._inner_class)
     for name in _STATE:
         object.__setattr__(inner, name, getattr(tool, name))
-    object.__setattr__(inner, "_in_body", True)
+    object.__setattr__(inner, "_guards", _guards_of(tool))
     return inner
 
 
 def _leave(inner: Any) -> None:
-    object.__setattr__(inner, "_in_body", False)
+    object.__setattr__(inner, "__class__", type(inner).__base__)
 
 
 # --- a call ----------------------------------------------------------------------------------
 
 
 class _Guarding:
-    """One guarding of a tool: how its calls' arguments are named, and the gate they pass.
+    """One guarding of a tool, with what its gate knows of the tool.
 
     Args:
         original: The tool before it was guarded. Kept for what it shares with its copies, and may
             close when it goes.
         options: How it is guarded.
-        tool: The guarded tool; its name and description are those that the gate tells.
     """
 
-    def __init__(self, original: BaseTool, options: Settings, tool: BaseTool) -> None:
+    __slots__ = ("_gates", "_original", "options")
+
+    def __init__(self, original: BaseTool, options: Settings) -> None:
         self._original = original
         self.options = options
-        self.gate = options.gate(tool.name, tool.description)
-        self._arguments: dict[str, ToolArguments] = {}
+        self._gates: dict[str, tuple[Gate, Bind]] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Guarding:
-        return self
+    def anew(self) -> _Guarding:
+        """The same for a copy."""
+        return _Guarding(self._original, self.options)
 
-    def of(self, tool: BaseTool) -> _Guarding:
-        """The same for a copy, or for the tool with another name or body."""
-        return _Guarding(self._original, self.options, tool)
+    def forget(self) -> None:
+        """Learn what the tool is now when it is called next."""
+        self._gates = {}
 
-    def arguments(self, tool: BaseTool, entry: str) -> ToolArguments:
-        """How the arguments of the tool's method or function are named."""
-        # Not before they are needed: a schema may name what is defined further down.
-        if entry not in self._arguments:
-            self._arguments[entry] = ToolArguments(_enter(tool), entry, self.options.exclude)
-        return self._arguments[entry]
-
-    def names(self, tool: BaseTool) -> tuple[list[str] | None, frozenset[str] | None]:
-        """The names of all parameters, and of those that a policy sees, where they are known."""
-        try:
-            arguments = self.arguments(tool, "_run")
-        except Exception:  # the schema is not complete yet
-            return None, None
-        return arguments.parameters, arguments.names
+    def gate(self, tool: BaseTool, entry: str) -> tuple[Gate, Bind]:
+        """The gate of the tool's method or function, and how its arguments are named."""
+        # Not before it is needed: a schema may name what is defined further down.
+        known = self._gates.get(entry)
+        if known is None:
+            arguments = ToolArguments(_enter(tool), entry, self.options.exclude)
+            known = self.options.gate(tool.name, tool.description), arguments.bind
+            self._gates[entry] = known
+        return known
 
 
 def _pass_gates(
@@ -462,12 +493,12 @@ async def _apass_gates(
 
 def _gates(tool: Any, entry: str, call_id: Any) -> Iterator[tuple[Gate, Bind, Refuse]]:
     """The tool's gates, the last of which asks first, and answers the agent."""
-    guards = tool._guards
+    guards = _guards_of(tool)
     if not guards and type(tool) is not tool._inner_class:  # where a released body made it
         raise TypeError(f"the tool {tool.name!r} was made of a guarded tool's class: guard it, too")
     for guarding in guards:
         refuse = _refusal(tool, call_id) if guarding is guards[-1] else _reraise
-        yield guarding.gate, guarding.arguments(tool, entry).bind, refuse
+        yield *guarding.gate(tool, entry), refuse
 
 
 def _reraise(refused: Refused) -> Any:
@@ -489,7 +520,9 @@ def _refusal(tool: BaseTool, call_id: Any) -> Refuse:
 # --- plain tools, awaited --------------------------------------------------------------------
 
 
-async def _ainvoke(self: Any, input: Any, config: RunnableConfig | None, **kwargs: Any) -> Any:
+async def _ainvoke(
+    self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+) -> Any:
     """Await a tool that may have a plain body only.
 
     langchain-core then runs all of `invoke` in the executor, and so would the wait for a person.
@@ -518,21 +551,12 @@ async def _ainvoke(self: Any, input: Any, config: RunnableConfig | None, **kwarg
         _caller.reset(its_token)
 
 
-class _AwaitedStructuredTool(StructuredTool):
-    """A base between StructuredTool and the tool's class, whose own `ainvoke` comes before."""
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return await _ainvoke(self, input, config, **kwargs)
-
-
-class _AwaitedTool(Tool):
-    """Likewise."""
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return await _ainvoke(self, input, config, **kwargs)
-
-
-_AWAITED: dict[type, type] = {StructuredTool: _AwaitedStructuredTool, Tool: _AwaitedTool}
+_metaclass: Any = type(BaseTool)
+# Bases between these and a tool's class, whose own `ainvoke` comes before.
+_AWAITED: dict[type, Any] = {
+    plain: _metaclass(plain.__name__, (plain,), {"__module__": __name__, "ainvoke": _ainvoke})
+    for plain in (StructuredTool, Tool)
+}
 
 
 class _Caller:
