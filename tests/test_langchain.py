@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Generic, Optional, TypeVar
+from uuid import UUID
 
 import langchain_core
 import pytest
@@ -672,6 +673,16 @@ def test_state(kind: str, log: AuditLog, lines: Any) -> None:
     assert len(lines()) == 2
 
 
+@pytest.mark.parametrize("call_id", ["", 5, UUID(int=5)])
+def test_denied_under_any_id(call_id: Any, log: AuditLog) -> None:
+    """Whatever a model's id for its call is, the refusal is an error message with that id."""
+    guarded = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
+
+    message = guarded.invoke({**call_of(FIVE), "id": call_id})
+
+    assert (message.status, message.tool_call_id) == ("error", str(call_id))
+
+
 # --- no way round ----------------------------------------------------------------------------
 
 
@@ -1256,6 +1267,26 @@ def test_a_method_of_one_instance(method: str, log: AuditLog) -> None:
         with pytest.raises(TypeError, match=f"set as {method} of the tool 'refund' alone"):
             way()
     assert method not in vars(guarded)
+
+
+class ByItself(Subclass):
+    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> str:
+        return note(x=tool_input)
+
+
+class Roundabout(Subclass):
+    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.look_up(tool_input, **kwargs)
+
+    def look_up(self, tool_input: Any, **kwargs: Any) -> Any:
+        return super().run(tool_input, **kwargs)
+
+
+def test_a_run_that_leads_nowhere(log: AuditLog) -> None:
+    """A class whose `run` does the work without `_run` cannot be guarded there: it is an error."""
+    with pytest.raises(TypeError, match=r"ByItself\.run never leads to: put its work there"):
+        guard(ByItself(), audit=log)
+    assert guard(Roundabout(), channel=Asked(), audit=log).invoke({"x": 1}) == "done 1"
 
 
 def test_a_schema_completed_later(log: AuditLog) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import ToolMessage
@@ -49,6 +50,7 @@ _CALL_ID = "actionguard:tool_call_id"
 # What a gate knows of its tool: it is made anew when one of these is set.
 _KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
 _METHODS = ("_run", "_arun")
+_ENTRIES = ("invoke", "ainvoke", "run", "arun")
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
@@ -236,6 +238,39 @@ def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
             )
 
 
+def _check_entries(cls: Any) -> None:
+    """An `invoke` or the like that does the work itself, and leaves out `_run`, has no gate."""
+    for name in _ENTRIES:
+        method = getattr(cls, name)
+        if method is not getattr(BaseTool, name) and not _may_lead_on(cls, method, set()):
+            raise TypeError(
+                f"the gate stands before _run and _arun, which {cls.__name__}.{name} never leads "
+                "to: put its work there"
+            )
+
+
+def _may_lead_on(cls: Any, method: Any, seen: set[Any]) -> bool:
+    """Whether a method mentions a step on the way to the gate, or another that does."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    if code is None or code.co_freevars not in ((), ("__class__",)):  # might call anything
+        return True
+    names = _names_in(code)
+    if not names.isdisjoint({*_ENTRIES, *_METHODS, "super"}):
+        return True
+    seen.add(method)
+    others = (getattr(cls, name, None) for name in names)
+    return any(
+        _may_lead_on(cls, other, seen)
+        for other in others
+        if inspect.isfunction(other) and other not in seen
+    )
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (_names_in(part) for part in code.co_consts if isinstance(part, CodeType))
+    return set(code.co_names).union(*inner)
+
+
 def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
     return getattr(tool, "_guards", ())
 
@@ -281,8 +316,7 @@ class _GuardedBody:
         self._field = field
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        pass_gates = _apass_gates if self._field == "coroutine" else _pass_gates
-        return pass_gates(self._tool, self._field, self._body, args, kwargs)
+        return _behind_gates(self._tool, self._field, self._body, kwargs)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name == "__get__":  # it would make a method of the body
@@ -344,6 +378,7 @@ def _guarded_class(cls: Any) -> Any:
     for known in type.__subclasses__(bases[1]):  # kept by the class itself, and gone with it
         if vars(known).get("_bare_class") is cls:
             return known
+    _check_entries(cls)
 
     def body(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
         inner = _enter(tool)
@@ -366,15 +401,17 @@ def _guarded_class(cls: Any) -> Any:
         if cls._run in RUNS_A_FIELD and self.func is None:  # there is nothing to ask for
             kwargs.pop(_CALL_ID, None)
             return super(guarded, self)._run(*args, **kwargs)
-        return _pass_gates(self, "_run", functools.partial(body, self), args, kwargs)
+        run = functools.partial(body, self)
+        return _behind_gates(self, "_run", run, kwargs)(*args, **kwargs)
 
     # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
     @_looks_like(cls._run if cls._arun is BaseTool._arun else cls._arun)
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if type(self) is inner_class and _CALL_ID not in kwargs:
             return await super(guarded, self)._arun(*args, **kwargs)
+        run = functools.partial(abody, self)
         with _config_of_plain_run(self, kwargs):
-            return await _apass_gates(self, "_arun", functools.partial(abody, self), args, kwargs)
+            return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
 
     names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     names["__doc__"] = cls.__doc__
@@ -470,35 +507,29 @@ class _Guarding:
         return known
 
 
-def _pass_gates(
-    tool: Any, entry: str, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run a body after all gates of its tool; the entry is the method or field that was called."""
-    for gate, bind, refuse in _gates(tool, entry, kwargs.pop(_CALL_ID, None)):
-        asking = gate
-        if (caller := _caller.get()) is not None and caller.waits:
-            asking = gate.asking(_AskedByCaller(gate.channel, caller))
-        run = asking.plain(run, bind, refuse)
-    return run(*args, **kwargs)
+def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> Any:
+    """A body behind all gates of its tool, the last of which asks first, and answers the agent.
 
-
-async def _apass_gates(
-    tool: Any, entry: str, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """The same for a body that is awaited."""
-    for gate, bind, refuse in _gates(tool, entry, kwargs.pop(_CALL_ID, None)):
-        run = gate.coroutine(run, bind, refuse)
-    return await run(*args, **kwargs)
-
-
-def _gates(tool: Any, entry: str, call_id: Any) -> Iterator[tuple[Gate, Bind, Refuse]]:
-    """The tool's gates, the last of which asks first, and answers the agent."""
+    Args:
+        tool: The guarded tool.
+        entry: The method or field that was called.
+        run: The body.
+        kwargs: What it was called with; the call's id is taken from there.
+    """
+    call_id = kwargs.pop(_CALL_ID, None)
     guards = _guards_of(tool)
     if not guards and type(tool) is not tool._inner_class:  # where a released body made it
         raise TypeError(f"the tool {tool.name!r} was made of a guarded tool's class: guard it, too")
     for guarding in guards:
+        gate, bind = guarding.gate(tool, entry)
         refuse = _refusal(tool, call_id) if guarding is guards[-1] else _reraise
-        yield *guarding.gate(tool, entry), refuse
+        if entry in ("_arun", "coroutine"):
+            run = gate.coroutine(run, bind, refuse)
+            continue
+        if (caller := _caller.get()) is not None and caller.waits:
+            gate = gate.asking(_AskedByCaller(gate.channel, caller))
+        run = gate.plain(run, bind, refuse)
+    return run
 
 
 def _reraise(refused: Refused) -> Any:
@@ -510,7 +541,7 @@ def _refusal(tool: BaseTool, call_id: Any) -> Refuse:
 
     def refuse(refused: Refused) -> Any:
         answer: Any = refused.message
-        if isinstance(call_id, str):
+        if call_id is not None:
             answer = ToolMessage(answer, name=tool.name, tool_call_id=call_id, status="error")
         return (answer, None) if tool.response_format == "content_and_artifact" else answer
 
