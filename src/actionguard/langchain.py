@@ -8,6 +8,7 @@ import copy
 import functools
 import inspect
 import typing
+from abc import ABCMeta
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -62,10 +63,6 @@ class ApprovalWrappedTool(_Base):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Hide the guarded class from a base that registers or checks its subclasses."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Likewise."""
 
     def _to_args_and_kwargs(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], Any]:
         # The last step that knows the call's id, between validation and the body.
@@ -413,20 +410,23 @@ def _guarded_class(cls: Any) -> Any:
         with _config_of_plain_run(self, kwargs):
             return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
 
-    names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    names["__doc__"] = cls.__doc__
+    names: dict[str, Any] = {"_bare_class": cls}
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
-    gate = {"_run": _run, "_arun": _arun}
-    guarded = type(cls)(cls.__name__, bases, {**names, **gate, "__slots__": ("_guards",)})
-    inner_class = type(cls)(cls.__name__, (guarded,), names)
-    # Set afterwards: in the namespace, pydantic would make private attributes of them.
-    guarded._bare_class = cls
-    guarded._inner_class = inner_class
-    for name in BODIES:
-        if name in cls.model_fields:
-            setattr(inner_class, name, _BareField(name))
+    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_guards",)}
+    guarded = _subclass(cls, bases, {**names, **gates})
+    fields = {name: _BareField(name) for name in BODIES if name in cls.model_fields}
+    inner_class = guarded._inner_class = _subclass(cls, (guarded,), {**names, **fields})
     return guarded
+
+
+def _subclass(cls: Any, bases: tuple[Any, ...], names: dict[str, Any]) -> Any:
+    """A class that looks like this one.
+
+    Made past pydantic, which would build what it has built for the class itself (in 2 ms).
+    """
+    looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return ABCMeta.__new__(type(cls), cls.__name__, bases, {**looks, **names})
 
 
 class _GuardedConfigurableFields(RunnableConfigurableFields):  # type: ignore[type-arg]
@@ -582,11 +582,9 @@ async def _ainvoke(
         _caller.reset(its_token)
 
 
-_metaclass: Any = type(BaseTool)
 # Bases between these and a tool's class, whose own `ainvoke` comes before.
-_AWAITED: dict[type, Any] = {
-    plain: _metaclass(plain.__name__, (plain,), {"__module__": __name__, "ainvoke": _ainvoke})
-    for plain in (StructuredTool, Tool)
+_AWAITED = {
+    plain: _subclass(plain, (plain,), {"ainvoke": _ainvoke}) for plain in (StructuredTool, Tool)
 }
 
 
