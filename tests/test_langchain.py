@@ -982,14 +982,24 @@ def test_configurable_fields(kind: str, log: AuditLog) -> None:
     assert asked.actions[1].tool_name == bare.name
 
 
-def test_made_of_the_class(log: AuditLog) -> None:
-    """A tool made by calling a guarded tool's class has no guard, and so it does not run."""
-    guarded = guard(Subclass(), channel=Asked(), audit=log)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: type(t)(),
+        lambda t: type(t).model_validate(t.model_dump()),
+        lambda t: type(t).model_construct(**t.model_dump()),
+    ],
+    ids=["call", "model_validate", "model_construct"],
+)
+def test_made_of_the_class(make: Any, log: AuditLog) -> None:
+    """A tool made of a guarded tool's class has no guard, and so it does not run."""
+    made = make(guard(Subclass(), channel=Asked(), audit=log))
     SEEN.clear()
 
     for run in (lambda t: t.invoke({"x": 1}), lambda t: t._run(1)):
         with pytest.raises(TypeError, match="'refund' was made of a guarded tool's class: guard"):
-            run(type(guarded)())
+            run(made)
+    assert guard(made, channel=Asked(False), audit=log).invoke({"x": 1}).startswith("DENIED: ")
 
     assert SEEN == []
 

@@ -94,6 +94,12 @@ class ApprovalWrappedTool(_Base):
         """A guarded copy, under whatever name and with whatever body it is given."""
         return _with_guards(super().model_copy(**kwargs), self)
 
+    @classmethod
+    def model_validate(cls, *args: Any, **kwargs: Any) -> Any:
+        """A tool of this class, like one that is made by calling it: guard it, or it won't run."""
+        made = super().model_validate(*args, **kwargs)  # by what pydantic built for the bare class
+        return made if isinstance(made, cls) else _copy_as(cls, made)
+
     def configurable_fields(self, **fields: Any) -> Any:
         """The tool with these fields taken from each call's config, and as guarded as it is."""
         made: Any = super().configurable_fields(**fields)
