@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Generic, Optional, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar
 from uuid import UUID
 
 import langchain_core
@@ -681,6 +681,29 @@ def test_denied_under_any_id(call_id: Any, log: AuditLog) -> None:
     message = guarded.invoke({**call_of(FIVE), "id": call_id})
 
     assert (message.status, message.tool_call_id) == ("error", str(call_id))
+
+
+class Counting(Subclass):
+    count: ClassVar[int] = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+    def _run(self, x: int, customer: str = "ann") -> str:
+        self.add()
+        type(self).count += 1
+        return note(x=x)
+
+
+def test_state_of_the_class(log: AuditLog) -> None:
+    """What a body counts on the class of its `self` is counted on the tool's own class."""
+    guarded = guard(Counting(), channel=Asked(), audit=log)
+
+    guarded.invoke(FIVE)
+    type(guarded).add()
+
+    assert Counting.count == Counting().count == guarded.count == 3
 
 
 # --- no way round ----------------------------------------------------------------------------
