@@ -177,7 +177,10 @@ def test_blocked_in_an_agent(go: Any, log: AuditLog) -> None:
     assert "s3cret" not in str(state) and RAN == []
 
 
-@pytest.mark.parametrize("mode", ["values", "updates", "messages", "custom", "debug"])
+MODES = ["values", "updates", "messages", "custom", "tasks", "debug"]
+
+
+@pytest.mark.parametrize("mode", MODES if ToolRuntime is None else [*MODES, "tools"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_streams_like_bare_tools(mode: Any, is_async: bool, log: AuditLog) -> None:
     """Every stream mode brings what it brings with the bare tool, the body's own writes too."""
@@ -374,6 +377,15 @@ def _async_function() -> BaseTool:
     return StructuredTool.from_function(made.func, apay)
 
 
+class WithRuntime(BaseTool):
+    name: str = "pay"
+    description: str = "Pay."
+
+    def _run(self, amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
+        state = runtime.state  # type: ignore[attr-defined]
+        return Subclass()._run(amount, state, state["user"], runtime.store, runtime.config)  # type: ignore[attr-defined]
+
+
 def _with_runtime() -> BaseTool:
     @tool
     def pay(amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
@@ -416,6 +428,7 @@ HIDING = [
     _async_function,
     _optional,
     _with_runtime,
+    WithRuntime,
     _merely_named_runtime,
 ]
 
@@ -424,7 +437,7 @@ HIDING = [
 @pytest.mark.parametrize("approved", [True, False])
 def test_runtime_values_stay_hidden(make: Any, approved: bool, go: Any, log: AuditLog) -> None:
     """State, store, config and runtime reach the body, and no policy, person, log or message."""
-    if ToolRuntime is None and "runtime" in make.__name__:
+    if ToolRuntime is None and "runtime" in make.__name__.lower():
         pytest.skip("ToolRuntime came with 1.0")
     store = InMemoryStore()
     store.put(("keys",), "k", {"v": "s3cret-store"})
