@@ -1303,8 +1303,11 @@ def test_a_method_of_one_instance(method: str, log: AuditLog) -> None:
 
 
 class ByItself(Subclass):
+    log: ClassVar[list[Any]] = []
+
     def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> str:
-        return note(x=tool_input)
+        self.log.append(tool_input)
+        return self.helper(tool_input, "ann")
 
 
 class Roundabout(Subclass):
@@ -1313,6 +1316,9 @@ class Roundabout(Subclass):
 
     def look_up(self, tool_input: Any, **kwargs: Any) -> Any:
         return super().run(tool_input, **kwargs)
+
+    async def ainvoke(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("not async")
 
 
 def test_a_run_that_leads_nowhere(log: AuditLog) -> None:

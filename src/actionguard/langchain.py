@@ -48,10 +48,12 @@ AnyTool = TypeVar("AnyTool", bound=BaseTool)
 
 # Under this keyword a run hands its call's id to the gate. No parameter can have that name.
 _CALL_ID = "actionguard:tool_call_id"
-# What a gate knows of its tool: it is made anew when one of these is set.
+# What a gate knows of its tool: it looks again when one of these is set.
 _KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
+# Where the gate stands, and the ways of a call to it.
 _METHODS = ("_run", "_arun")
 _ENTRIES = ("invoke", "ainvoke", "run", "arun")
+_ON_THE_WAY = frozenset({*_ENTRIES, *_METHODS, "super", "NotImplementedError"})
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
@@ -253,19 +255,15 @@ def _check_entries(cls: Any) -> None:
 
 
 def _may_lead_on(cls: Any, method: Any, seen: set[Any]) -> bool:
-    """Whether a method mentions a step on the way to the gate, or another that does."""
+    """Whether a method mentions a step on the way to the gate, or another method that does."""
     code = getattr(inspect.unwrap(method), "__code__", None)
     if code is None or code.co_freevars not in ((), ("__class__",)):  # might call anything
         return True
-    names = _names_in(code)
-    if not names.isdisjoint({*_ENTRIES, *_METHODS, "super"}):
-        return True
     seen.add(method)
-    others = (getattr(cls, name, None) for name in names)
-    return any(
-        _may_lead_on(cls, other, seen)
-        for other in others
-        if inspect.isfunction(other) and other not in seen
+    names = _names_in(code)
+    functions = filter(inspect.isfunction, (getattr(cls, name, None) for name in names))
+    return not names.isdisjoint(_ON_THE_WAY) or any(
+        _may_lead_on(cls, function, seen) for function in functions if function not in seen
     )
 
 
