@@ -701,9 +701,19 @@ def test_state_of_the_class(log: AuditLog) -> None:
     guarded = guard(Counting(), channel=Asked(), audit=log)
 
     guarded.invoke(FIVE)
-    type(guarded).add()
 
-    assert Counting.count == Counting().count == guarded.count == 3
+    assert Counting.count == Counting().count == guarded.count == 2
+
+
+def test_a_patched_class(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test patches in a guarded tool's class is used by the body, and then as it was."""
+    guarded = guard(Subclass(), channel=Asked(), audit=log)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(guarded), "helper", lambda self, x, customer: "patched")
+        assert guarded.invoke(FIVE) == "patched"
+
+    assert guarded.invoke(FIVE) == guarded.helper(5, "ann") == Subclass().invoke(FIVE)
 
 
 # --- no way round ----------------------------------------------------------------------------
@@ -1068,6 +1078,19 @@ def test_the_original_is_left_alone(log: AuditLog) -> None:
     assert (
         not isinstance(bare, ApprovalWrappedTool) and "_guards" not in bare.__private_attributes__
     )
+
+
+def test_the_class_is_left_alone(log: AuditLog) -> None:
+    """Guarding changes nothing in the tool's class."""
+
+    class Fresh(Subclass):
+        pass
+
+    before = {name: id(value) for name, value in vars(Fresh).items()}
+
+    guard(Fresh(), channel=Asked(), audit=log).invoke(FIVE)
+
+    assert {name: id(value) for name, value in vars(Fresh).items()} == before
 
 
 def test_what_a_tool_holds_is_closed_once(log: AuditLog) -> None:

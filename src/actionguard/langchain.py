@@ -421,7 +421,9 @@ def _guarded_class(cls: Any) -> Any:
     guarded = _subclass(cls, bases, {**names, **gates})
     fields = {name: _BareField(name) for name in BODIES if name in cls.model_fields}
     inner_class = _subclass(cls, (guarded,), {**names, **fields})
-    type.__setattr__(guarded, "_inner_class", inner_class)
+    metaclass: Any = type(cls)
+    inner_class.__class__ = _inner_metaclass(metaclass)  # now that the class is made
+    guarded._inner_class = inner_class
     return guarded
 
 
@@ -431,23 +433,18 @@ def _subclass(cls: Any, bases: tuple[Any, ...], names: dict[str, Any]) -> Any:
     Made past pydantic, which would build what it has built for the class itself (in 2 ms).
     """
     looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    metaclass: Any = type(cls)
-    return ABCMeta.__new__(_shared(metaclass), cls.__name__, bases, {**looks, **names})
+    return ABCMeta.__new__(type(cls), cls.__name__, bases, {**looks, **names})
 
 
 @functools.cache
-def _shared(metaclass: Any) -> Any:
+def _inner_metaclass(metaclass: Any) -> Any:
     """What a body sets on the class of its `self` is set on the class that was guarded."""
 
-    class Shared(metaclass):  # type: ignore[misc]
+    class Inner(metaclass):  # type: ignore[misc]
         def __setattr__(self, name: str, value: Any) -> None:
-            bare = vars(self).get("_bare_class")
-            if bare is None or name in vars(self) or name.startswith("__"):
-                super().__setattr__(name, value)
-            else:
-                setattr(bare, name, value)
+            setattr(self._bare_class, name, value)
 
-    return Shared
+    return Inner
 
 
 class _GuardedConfigurableFields(RunnableConfigurableFields):  # type: ignore[type-arg]
