@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import Enum, Flag
 from typing import Any, ClassVar
 from unittest.mock import MagicMock
@@ -96,6 +97,7 @@ def test_strings_are_unmistakable(text: str) -> None:
         ("\U000e0041", r"\U000e0041"),
         ("é中🛑 \\", "é中🛑 \\"),
         ("a\u0301\u0301\u0301\u0301", "a\u0301\u0301\u0301\\u0301"),
+        ("\u0e01\u0e31\u20dd\u0301\u0e31", "\u0e01\u0e31\u20dd\u0301\\u0e31"),
     ],
     ids=ascii,
 )
@@ -119,6 +121,11 @@ class Number(int):
 class Real(float):
     def __repr__(self) -> str:
         return "1.0"
+
+
+class Amount(Decimal):
+    def __repr__(self) -> str:
+        return "Amount('1')"
 
 
 class Items(list):  # type: ignore[type-arg]
@@ -162,6 +169,7 @@ class Hidden:
         (Text("rm -rf"), "Text('rm -rf')"),
         (Number(4000), "Number(4000)"),
         (Real(4000), "Real(4000.0)"),
+        (Amount(4000), "Amount(Decimal('4000'))"),
         (Items(["a"]), "Items(['a'])"),
         (Table(a=1), "Table({'a': 1})"),
         (Fields(a=1), "Fields({'a': 1})"),

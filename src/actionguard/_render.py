@@ -176,6 +176,9 @@ _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
     str: str.__repr__,
     int: _int_repr,
     float: float.__repr__,
+    complex: complex.__repr__,
+    Decimal: Decimal.__repr__,
+    Fraction: Fraction.__repr__,
     bytes: bytes.__repr__,
     bytearray: lambda value: f"bytearray({bytes(value)!r})",
 }
@@ -186,7 +189,7 @@ _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 # Drawn as nothing, or as a blank, though their categories (letters, marks) say otherwise.
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U00016fe4\U0001d159") | {
     chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x1810))
 }
 
@@ -214,18 +217,24 @@ def _code(char: str) -> str:
 
 def escape(text: str) -> str:
     """The text with each character that could forge, hide or reorder output as an escape."""
+    text = str.__str__(text)  # a subclass may say anything
     if _PRINTABLE_ASCII.fullmatch(text):
         return text
     safe = "".join([_escaped(char) for char in text])
-    return _thinned(safe) if any(map(unicodedata.combining, safe)) else safe
+    return _thinned(safe) if any(map(_is_mark, safe)) else safe
 
 
 def _thinned(text: str) -> str:
     chars, marks = [], 0
     for char in text:
-        marks = marks + 1 if unicodedata.combining(char) else 0
+        marks = marks + 1 if _is_mark(char) else 0
         chars.append(char if marks <= _MOST_MARKS else _code(char))
     return "".join(chars)
+
+
+@lru_cache(maxsize=4096)
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Me")
 
 
 def cut(text: str, limit: int) -> str:
