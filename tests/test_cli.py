@@ -422,6 +422,29 @@ def test_nothing_is_forged(hostile: str) -> None:
     assert len(re.findall("^Approve", text, re.MULTILINE)) == 0
 
 
+class Lie(str):  # noqa: SLOT000 - anybody's
+    """A text that claims to be another, in all that one can ask of it."""
+
+    def __str__(self) -> str:
+        return "harmless"
+
+    def isascii(self) -> bool:
+        return True
+
+    __getitem__ = __format__ = __repr__ = strip = encode = lambda self, *_: "harmless"  # type: ignore[assignment]
+    isidentifier = isascii
+
+
+def test_no_text_lies() -> None:
+    """The name, the description, argument names and values are read past what they claim."""
+    text = shown(Action(Lie("rm\x1b"), {Lie("k\x1b"): Lie("v\n\x1b")}, Lie("about\x1b")))
+
+    assert "harmless" not in text
+    assert r" Tool:   rm\x1b" in text
+    assert r" About:  about\x1b" in text
+    assert r"    Lie('k\x1b') = Lie('v\n\x1b')" in text
+
+
 LEADS = re.compile(
     r"─+$| 🛑 actionguard|    \S| Tool:   | About:  | {6,9}[┆│] | Args:$|$| {6}… | \d+ more | \w"
 )
@@ -436,7 +459,7 @@ LEADS = re.compile(
     ),
     about=st.text(max_size=300),
     columns=st.integers(20, 200),
-    rows=st.integers(16, 60),
+    rows=st.integers(6, 60),
     waiting=st.integers(0, 1000),
 )
 def test_layout(
@@ -472,18 +495,23 @@ def test_long_text_is_cut_in_the_middle() -> None:
     assert len(head) + int(count.replace(",", "")) + len(tail) == len(repr(value))
 
 
-def test_long_text_of_several_lines_is_cut_in_the_middle() -> None:
-    """Of a text of very many lines, too, the count is exact."""
-    value = "\n".join(f"line {number}" for number in range(100_000))
+@given(
+    rows=st.lists(st.text("ab 中", max_size=40).map(lambda text: text * 50), min_size=2),
+    columns=st.integers(20, 100),
+)
+def test_long_text_of_several_lines_is_cut_in_the_middle(rows: list[str], columns: int) -> None:
+    """Of a text of several lines, too, the count is exact, however long each of them is."""
+    value = "\n".join(["start", *rows, "end"])
 
-    text = banner(Action("write", {"data": value})).rpartition(" Args:\n    data =\n")[2]
+    text = banner(Action("write", {"data": value}), columns, rows=24).rpartition(" Args:\n")[2]
 
-    lines = text.splitlines()[:-1]
-    (gap,) = [line for line in lines if line.startswith("      …")]
-    kept = "\n".join(line[8:] for line in lines if line != gap)
-    assert kept.startswith("line 0\nline 1\n")
-    assert kept.endswith("line 99998\nline 99999")
-    assert int(re.sub(r"\D", "", gap)) + len(kept) + 1 - 1 == len(value)
+    lines = [line for line in text.splitlines() if line.startswith(" " * 6)]
+    gaps = [line for line in lines if line.startswith("      …")]
+    seen = "".join(line[8:] for line in lines if line not in gaps)
+    breaks = sum(line.startswith("      │ ") for line in lines) - 1
+    assert seen.startswith("start")
+    assert seen.endswith("end")
+    assert sum(int(re.sub(r"\D", "", gap)) for gap in gaps) + len(seen) + breaks == len(value)
 
 
 def test_too_much_for_a_window() -> None:

@@ -406,7 +406,9 @@ def test_hang_up() -> None:
 # --- windows ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(20, 20), (30, 14), (62, 10), (80, 24), (200, 60)])
+@pytest.mark.parametrize(
+    ("columns", "rows"), [(20, 6), (20, 20), (30, 14), (62, 10), (80, 5), (80, 24), (200, 60)]
+)
 def test_windows(columns: int, rows: int) -> None:
     """Name and question are on the screen together, in any window, whatever the arguments."""
     program = """

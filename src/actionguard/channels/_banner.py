@@ -39,6 +39,10 @@ UNICODE = Glyphs("─", "🛑", "—", "│", "┆", "…", "✅", "⛔")
 ASCII = Glyphs("-", "!!", "-", "|", ":", "...", "->", "->")
 
 
+#: Label, value, and the rows of its text.
+_Argument = tuple[str, object, list[str]]
+
+
 class Banner:
     """Lays requests out for one window.
 
@@ -63,7 +67,7 @@ class Banner:
         so that the tool's name, each argument and the question are on the screen together.
         """
         arguments = [
-            (self._label(name), value, show(value))
+            (self._label(name), value, self._in_rows(value))
             for name, value in list(action.args.items())[:_MOST_LINES]
         ]
         lines = self._lines(action, arguments, waiting, _MOST_LINES)
@@ -85,7 +89,7 @@ class Banner:
     def _lines(
         self,
         action: Action,
-        arguments: list[tuple[str, object, str]],
+        arguments: list[_Argument],
         waiting: int,
         room: int,
         note: str = "",
@@ -93,73 +97,77 @@ class Banner:
         glyphs = self.glyphs
         rule = glyphs.rule * min(_RULE, self._width)
         title = f"{glyphs.stop} actionguard {glyphs.dash} approval required{note}"
+        head = [rule, *self._wrap(title, " ", "    "), rule]
         tool = self._fit(escape(action.tool_name), " Tool:   ", 2)
-        top = [rule, *self._wrap(title, " ", "    "), rule, *tool]
+        about = self._about(action)
         end = [rule]
         if waiting:
             requests = "request waits" if waiting == 1 else "requests wait"
             end += self._wrap(f"{waiting:,} more {requests} behind this one.", " ", " ")
-        room -= len(top) + len(end) + 1
-        about = self._about(action)
-        if room - len(about) >= _FEW_LINES:
-            top += about
-            room -= len(about)
-        lines = self._arguments(arguments, len(action.args), max(room, _FEW_LINES))
-        return [*top, " Args:", *lines, *end]
+        room -= len(tool) + 1
+        # In a small window, the arguments come first.
+        for part in (end, head, about):
+            if room - len(part) < _FEW_LINES:
+                part.clear()
+            room -= len(part)
+        lines = self._arguments(arguments, len(action.args), max(room, 1))
+        return [*head, *tool, *about, " Args:", *lines, *end]
 
     def _about(self, action: Action) -> list[str]:
-        paragraph = re.split(r"\n\s*\n", (action.tool_description or "").strip(), maxsplit=1)[0]
-        text = escape(" ".join(paragraph.split()))
-        return self._fit(text, " About:  ", 3) if text else []
+        text = str.__str__(action.tool_description or "").strip()
+        paragraph = re.split(r"\n\s*\n", text, maxsplit=1)[0]
+        return self._fit(escape(" ".join(paragraph.split())), " About:  ", 3) if paragraph else []
 
     def _label(self, name: str) -> str:
         # Quoted, unless it is a plain name: it must not read like `amount = 5`.
-        plain = isinstance(name, str) and name.isascii() and name.isidentifier()
+        plain = type(name) is str and name.isascii() and name.isidentifier()
         return cut(name if plain else show(name), _NAME_LIMIT)
 
-    def _arguments(
-        self, arguments: list[tuple[str, object, str]], count: int, room: int
-    ) -> list[str]:
+    def _arguments(self, arguments: list[_Argument], count: int, room: int) -> list[str]:
         needs = [len(self._argument(*argument, room)) for argument in arguments[:room]]
         least = -(-_LEAST_CELLS // (self._width - 8))
-        while len(needs) > 1:
-            unsaid = len(needs) < count
-            if sum(min(need, least) for need in needs) <= room - unsaid:
-                break
+        while needs and sum(min(need, least) for need in needs) > room - (len(needs) < count):
             needs.pop()
         left = count - len(needs)
         lines = []
         for argument, share in zip(arguments, _shares(needs, room - bool(left)), strict=False):
             lines += self._argument(*argument, share)
         if left:
-            more = "arguments" if left > 1 else "argument"
-            lines += self._wrap(f"{self.glyphs.gap} {left:,} more {more}", "    ", "    ")
+            noun = " argument" if left == 1 else " arguments"
+            room_for_it = self._width > 30
+            lines.append(f"    {self.glyphs.gap} {left:,} more{noun if room_for_it else ''}")
         return lines or ["    (none)"]
 
-    def _argument(self, label: str, value: object, shown: str, room: int) -> list[str]:
-        if type(value) is str and "\n" in value.strip("\n") and room >= 5:
-            return self._text(label, value, room)
+    def _in_rows(self, value: object) -> list[str]:
+        """The value as text; a text of several lines as such, its backslashes as in a repr."""
+        if type(value) is str and "\n" in value.strip("\n"):
+            rows = value.replace("\\", "\\\\").split("\n")
+            return self._sayable("\n".join(map(escape, rows))).split("\n")
+        return [show(value)]
+
+    def _argument(self, label: str, value: object, rows: list[str], room: int) -> list[str]:
+        if len(rows) > 1 and room > _FEW_LINES:
+            title = self._fit(f"{label} =", "    ", 2)
+            return title + self._text(rows, room - len(title))
+        shown = show(value) if len(rows) > 1 else rows[0]
         return self._fit(f"{label} = {shown}", "    ", room)
 
-    def _text(self, label: str, text: str, room: int) -> list[str]:
-        """A text of several lines as such. Its backslashes are doubled, as in a repr."""
-        title = self._fit(f"{label} =", "    ", 2)
-        room -= len(title)
+    def _text(self, rows: list[str], room: int) -> list[str]:
         newline, wrapped = f"      {self.glyphs.line} ", f"      {self.glyphs.wrap} "
-        rows = text.split("\n")
-        skipped = rows[room:-room]  # not worth laying out: they are left out anyway
-        lines = []
-        for row in rows[:room] + rows[room:][-room:]:
-            plain = self._sayable(escape(row.replace("\\", "\\\\")))
-            lines += self._wrap(self._squeeze(plain, room * self._width), newline, wrapped)
+        most = room * self._width  # of one row: more than will be seen of it
+
+        def laid_out(rows: list[str]) -> list[str]:
+            return [line for row in rows for line in self._wrap(row, newline, wrapped)]
+
+        lines = laid_out([row[:most] for row in rows[: room + 1]])
         if len(lines) > room:
-            head, tail = room // 2, len(lines) - (room - 1) // 2
+            head = lines[: room // 2]
+            tail = laid_out([row[-most:] for row in rows[-room:]])[-((room - 1) // 2) :]
             # The mark of a line stands for the newline before it.
-            characters = sum(len(row) + 1 for row in skipped) + sum(
-                len(line) - len(newline) + line.startswith(newline) for line in lines[head:tail]
-            )
-            lines[head:tail] = ["      " + self._left_out(characters, self._width).strip()]
-        return title + lines
+            seen = sum(len(line) - len(newline) + line.startswith(newline) for line in head + tail)
+            left_out = self._left_out(sum(map(len, rows)) + len(rows) - seen, self._width)
+            lines = [*head, f"      {left_out.strip()}", *tail]
+        return lines
 
     def _fit(self, text: str, first: str, room: int) -> list[str]:
         """The text in at most so many lines; cut in its middle if it is too long for them."""
@@ -212,7 +220,7 @@ class Banner:
 
 def _reach(text: str, start: int, cells: int) -> int:
     """How far one gets in the text with so many cells; always one character at least."""
-    part = text[start : start + cells]  # no character takes less than a cell
+    part = text[start : start + max(cells, 1)]  # no character takes less than a cell
     if part.isascii():
         return start + max(len(part), 1)
     end = start
