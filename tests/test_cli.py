@@ -15,6 +15,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -280,6 +281,38 @@ def test_no_input_at_all() -> None:
     done = run("say(ask(refund)); say(asyncio.run(aask(refund)))", stdin=subprocess.DEVNULL)
 
     assert done.stdout.count("<unanswered>") == 2
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+def test_withdrawn_from_a_pipe(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe's line goes to the question that stands when it comes, and to no later one."""
+    read, write = os.pipe()
+    stream = io.StringIO()
+    channel = CLIChannel(stream=stream)
+
+    def asked(times: int) -> None:
+        while stream.getvalue().count(QUESTION) < times:
+            time.sleep(0.01)
+
+    async def withdraw() -> None:
+        task = asyncio.create_task(channel.arequest_approval(REFUND))
+        await asyncio.to_thread(asked, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with open(read) as stdin, open(write, "w", buffering=1) as pipe, ThreadPoolExecutor() as pool:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        asyncio.run(withdraw())
+        if late:
+            pipe.write("y\n")
+            while any(thread.name.startswith("actionguard") for thread in threading.enumerate()):
+                time.sleep(0.01)
+        for times, answer in ((2, "n"), (3, "y")):
+            decision = pool.submit(channel.request_approval, REFUND)
+            asked(times)
+            pipe.write(f"{answer}\n")
+            assert decision.result(timeout=30).approved is (answer == "y")
 
 
 def test_exit_with_a_reader_left_behind() -> None:
@@ -716,6 +749,27 @@ def test_context_arrives() -> None:
     assert asyncio.run(main()).approved
 
 
+@pytest.mark.parametrize("inner", [False, True], ids=["plain", "task"])
+@pytest.mark.parametrize("outer", [False, True], ids=["plain", "task"])
+def test_question_within_a_question(outer: bool, inner: bool) -> None:
+    """An `input_fn` that makes a guarded call is no deadlock: that call is denied at once."""
+
+    def ask(channel: CLIChannel, as_task: bool) -> Decision:
+        if as_task:
+            return asyncio.run(channel.arequest_approval(REFUND))
+        return channel.request_approval(REFUND)
+
+    inside = []
+
+    def answer(question: str) -> str:
+        inside.append(ask(CLIChannel(stream=io.StringIO(), input_fn=lambda _: "y"), inner))
+        return "y"
+
+    assert ask(CLIChannel(stream=io.StringIO(), input_fn=answer), outer).approved
+    assert [(decision.approved, decision.unanswered) for decision in inside] == [(False, True)]
+    assert shown(REFUND)
+
+
 def test_failing_question_passes_the_turn_on() -> None:
     """A question that fails does not block the next."""
 
@@ -748,5 +802,5 @@ say(CLIChannel(input_fn=fork_and_answer).request_approval(refund))
         input="n\n",
     )
 
-    # The words only: two threads' prints may share a line.
-    assert sorted(done.stdout.split()) == ["<approved>", "<denied>"]
+    # Two threads' prints may share a line.
+    assert sorted(re.findall("<[a-z]+>", done.stdout)) == ["<approved>", "<denied>"]

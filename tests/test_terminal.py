@@ -149,12 +149,22 @@ def test_after_a_program_that_left_the_terminal_raw() -> None:
             list(pool.map(ask, [refund] * 5))
         """,
         """
-        thread = threading.Thread(target=lambda: asyncio.run(aask(refund)))
-        thread.start()
-        thread.join()
+        threads = [threading.Thread(target=lambda: asyncio.run(aask(refund))) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """,
+        """
+        def ask_while_another_waits(question):
+            thread = threading.Thread(target=ask, args=(refund,))
+            thread.start()
+            while len(cli._line) < 2: time.sleep(0.01)
+            sys.stderr.write(question)
+            return sys.stdin.readline()
+        from actionguard.channels import cli
+        CLIChannel(input_fn=ask_while_another_waits).request_approval(refund)
         """,
     ],
-    ids=["plain", "task", "thread", "thread pool", "task in a thread"],
+    ids=["plain", "task", "thread", "thread pool", "tasks in threads", "plain before a thread"],
 )
 def test_ctrl_c(asking: str) -> None:
     """One Ctrl-C ends the program, whoever asks, and leaves the terminal as it was."""
@@ -237,6 +247,62 @@ def test_ctrl_c_ignored() -> None:
     with Terminal(program) as terminal:
         terminal.answer(CTRL_C + "y\n")
         terminal.expect("<approved>")
+
+
+def test_ctrl_c_that_cancels_nothing() -> None:
+    """A loop that Ctrl-C stopped, its tasks left pending as in IPython, keeps no question open."""
+    program = """
+    task = (loop := asyncio.new_event_loop()).create_task(aask(refund))
+    try:
+        loop.run_until_complete(task)
+    except KeyboardInterrupt:
+        print("<interrupted>", flush=True)
+    say(ask(Action("second", {})))
+    say(loop.run_until_complete(task))
+    """
+    with Terminal(program) as terminal:
+        terminal.answer(CTRL_C)
+        assert "Tool:   second" in terminal.answer("y\n")
+        assert "not approved: the request was withdrawn" in terminal.output
+        terminal.expect("<approved>")
+        terminal.expect("<unanswered> the request was withdrawn")
+
+
+def test_question_within_a_question() -> None:
+    """A signal handler that asks while its thread asks is denied at once; both would wait."""
+    program = """
+    import signal
+    signal.signal(signal.SIGUSR1, lambda *_: say(ask(Action("handler", {}))))
+    say(ask(refund))
+    """
+    with Terminal(program) as terminal:
+        terminal.expect(QUESTION)
+        terminal.process.send_signal(signal.SIGUSR1)
+        terminal.expect("<unanswered> it was asked for in the middle of another question")
+        terminal.type("y\n")
+        terminal.expect("<approved>")
+
+
+def test_forked_child_exits() -> None:
+    """A child that was forked while a thread asks leaves the terminal to it."""
+    program = """
+    import signal, termios, warnings
+    warnings.simplefilter("ignore")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    threading.Thread(target=ask, args=(refund,)).start()
+    signal.sigwait({signal.SIGUSR1})
+    asking = termios.tcgetattr(0)
+    if not (child := os.fork()):
+        sys.exit()
+    os.waitpid(child, 0)
+    print("<same>" if termios.tcgetattr(0) == asking else "<other>", flush=True)
+    """
+    with Terminal(program) as terminal:
+        terminal.expect(QUESTION)
+        terminal.process.send_signal(signal.SIGUSR1)
+        terminal.expect("<same>")
+        terminal.type(CTRL_C)
+        assert "KeyboardInterrupt" in terminal.rest()
 
 
 def test_exit_while_a_thread_asks() -> None:

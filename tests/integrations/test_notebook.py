@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +163,24 @@ def test_interrupted(notebook: Notebook, kernel: BlockingKernelClient) -> None:
 
     assert errors == ["KeyboardInterrupt"]
     assert notebook.run("print(refund(1))", "y")["stdout"] == "refunded 1\n"
+
+
+def test_interrupted_pool(notebook: Notebook, kernel: BlockingKernelClient) -> None:
+    """An interrupted cell takes the questions of its threads along: the next is asked as ever."""
+    manager = kernel.parent
+    cell = """
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor() as pool:
+        pool.submit(refund, 4000)
+    """
+
+    kernel.execute_interactive(
+        textwrap.dedent(cell),
+        stdin_hook=lambda message: manager.interrupt_kernel(),
+        timeout=TIMEOUT,
+    )
+
+    assert notebook.run("print(refund(1))", "y")["stdout"].endswith("refunded 1\n")
 
 
 def test_timeout(notebook: Notebook) -> None:

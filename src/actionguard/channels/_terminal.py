@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import contextvars
 import os
@@ -10,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -17,6 +19,10 @@ from actionguard.channels.base import start_thread
 
 #: Seconds after which a reader looks whether its question was withdrawn.
 _GLANCE = 0.05
+
+
+class Withdrawn(Exception):
+    """Nobody waits for the answer any more, or can give it."""
 
 
 def terminal_of_stdin() -> int | None:
@@ -70,67 +76,116 @@ def in_background(descriptor: int) -> bool:
 def read_line(
     descriptor: int,
     question: Callable[[], None],
-    withdrawn: threading.Event | None,
-    ctrl_c: Callable[[], None] | None,
+    withdrawn: Callable[[], bool] | None,
+    *,
+    deaf: bool,
 ) -> str:
     """One line of keys that were pressed after the question appeared.
 
     Args:
         descriptor: A terminal.
         question: Shows the question.
-        withdrawn: When set, nobody waits for the answer any more.
-        ctrl_c: Given by threads that no signal reaches; called when Ctrl-C is pressed.
+        withdrawn: Whether nobody waits for the answer any more; None for somebody who cannot stop.
+        deaf: Whether Ctrl-C, as a signal, would not reach who waits for the answer.
 
     Returns:
-        The line with its newline; nothing if it was withdrawn.
+        The line with its newline.
 
     Raises:
+        Withdrawn: Nobody waits for the answer any more.
         EOFError: Ctrl-D, or the terminal was hung up.
         OSError: The terminal is gone.
         KeyboardInterrupt: Ctrl-C.
     """
-    with _usual_errors(), _line_mode(descriptor, signals=ctrl_c is None) as interrupt_key:
-        _discard_keys(descriptor)
-        question()
-        line = b""
-        while not line.endswith(b"\n"):
-            if withdrawn and withdrawn.is_set():
-                _discard_keys(descriptor)
-                return ""
-            # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-            if not select.select([descriptor], [], [], _GLANCE if withdrawn else None)[0]:
-                continue
-            keys = os.read(descriptor, 4096)
-            if not keys:
-                raise EOFError
-            if interrupt_key and keys.endswith(interrupt_key):
-                break
-            line += keys
-        else:
-            return line.decode(errors="replace")
-    # Only now, with the terminal as it was: the signal may end the process on the spot.
-    if ctrl_c:
-        ctrl_c()
-    raise KeyboardInterrupt
+    import termios
+
+    line = b""
+    try:
+        with _line_mode(descriptor, signals=not deaf) as ends:
+            _discard_keys(descriptor)
+            question()
+            while not line.endswith(ends):
+                if withdrawn and withdrawn():
+                    _discard_keys(descriptor)
+                    raise Withdrawn
+                # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
+                if select.select([descriptor], [], [], _GLANCE if withdrawn else None)[0]:
+                    keys = os.read(descriptor, 4096)
+                    if not keys:
+                        raise EOFError
+                    line += keys
+    except termios.error as error:  # is no OSError, but stands for one
+        raise OSError(*error.args) from error
+    if not line.endswith(b"\n"):
+        # Only now, with the terminal as it was: the signal may end the process on the spot.
+        _interrupt_main_thread()
+        raise KeyboardInterrupt
+    return line.decode(errors="replace")
 
 
-def call_until(withdrawn: threading.Event, function: Callable[[], str]) -> str:
-    """Call Python code that waits for a person, and end it when its question is withdrawn.
+#: A line that is being read, and where its outcome is put.
+_Reading = tuple[threading.Thread, list[Callable[[], str]]]
 
-    A notebook removes the box of a cell that was stopped: nobody can answer there any more, and
-    without this, whoever asks next would wait for that answer.
+_left_behind: deque[_Reading] = deque(maxlen=1)
 
-    Returns:
-        What the function returns; nothing if it was withdrawn.
+
+def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool] | None) -> str:
+    """One line of a stdin that cannot be read with care: a pipe, or the console of Windows.
+
+    Nothing calls a reader back from there. The one that a withdrawn question left behind reads on
+    for the next, unless it had its line before that was asked.
+
+    Raises:
+        Withdrawn: Nobody waits for the answer any more.
+        Exception: Whatever `input` raises.
     """
-    outcome: list[Callable[[], str]] = []
-    context = contextvars.copy_context()  # by which a kernel knows the cell
-    thread = start_thread(lambda: context.run(function), outcome.append)
+    readers = [reading for reading in _left_behind if reading[0].is_alive()]
+    _left_behind.clear()
+    question()
+    if not (readers or withdrawn):
+        return _input()
+    thread, outcome = readers[0] if readers else _start(_input)
+    try:
+        while thread.is_alive():
+            thread.join(_GLANCE)
+            if withdrawn and withdrawn():
+                raise Withdrawn
+        return outcome[0]()
+    finally:
+        if thread.is_alive():
+            _left_behind.append((thread, outcome))
+
+
+def _input() -> str:
+    # A daemon thread that is left behind at exit must keep stdin alive: destroying it while its
+    # lock is held is fatal to the interpreter.
+    stdin = sys.stdin  # noqa: F841
+    return builtins.input()
+
+
+def call_until(over: Callable[[], bool], function: Callable[[], str]) -> str:
+    """Call Python code that waits for a person, and stop it once it is over.
+
+    Raises:
+        Withdrawn: It was stopped.
+        Exception: Whatever the function raises.
+    """
+    thread, outcome = _start(function)
+    stopped = False
     while thread.is_alive():
         thread.join(_GLANCE)
-        if withdrawn.is_set() and thread.is_alive():
+        if thread.is_alive() and over():
+            stopped = True
             _interrupt(thread)
-    return outcome[0]() if outcome and not withdrawn.is_set() else ""
+    if stopped:
+        raise Withdrawn
+    return outcome[0]()
+
+
+def _start(function: Callable[[], str]) -> _Reading:
+    outcome: list[Callable[[], str]] = []
+    context = contextvars.copy_context()  # by which a kernel knows the cell
+    return start_thread(lambda: context.run(function), outcome.append), outcome
 
 
 def _interrupt(thread: threading.Thread) -> None:
@@ -142,22 +197,11 @@ def _interrupt(thread: threading.Thread) -> None:
         raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
 
 
-def interrupt_main_thread() -> None:
+def _interrupt_main_thread() -> None:
     """Do what Ctrl-C does: also to a main thread that is blocked, waiting for this one."""
     main = threading.main_thread().ident
     assert main is not None
     signal.pthread_kill(main, signal.SIGINT)
-
-
-@contextlib.contextmanager
-def _usual_errors() -> Iterator[None]:
-    """Turn `termios.error` into the OSError that it stands for."""
-    import termios
-
-    try:
-        yield
-    except termios.error as error:
-        raise OSError(*error.args) from error
 
 
 def _discard_keys(descriptor: int) -> None:
@@ -171,11 +215,11 @@ def _discard_keys(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _line_mode(descriptor: int, *, signals: bool) -> Iterator[bytes | None]:
+def _line_mode(descriptor: int, *, signals: bool) -> Iterator[tuple[bytes, ...]]:
     """Make the terminal echo and edit lines, whoever used it before; leave it as it was.
 
-    With `signals=False`, Ctrl-C ends the line at once as a key that the reader sees: it is
-    yielded, or None where Ctrl-C remains a signal (or does nothing, if it did nothing before).
+    Yields the keys that end a line. With `signals=False`, Ctrl-C is one of them, unless it did
+    nothing before.
     """
     import termios
 
@@ -186,22 +230,27 @@ def _line_mode(descriptor: int, *, signals: bool) -> Iterator[bytes | None]:
     mode[3] |= termios.ICANON | termios.ECHO | termios.ECHOE | termios.ISIG | termios.IEXTEN
     interrupt_key, off = mode[6][termios.VINTR], bytes([os.fpathconf(descriptor, "PC_VDISABLE")])
     ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-    as_key = not (signals or ignored or interrupt_key == off)
-    if as_key:
+    ends: tuple[bytes, ...] = (b"\n",)
+    if not (signals or ignored or interrupt_key == off):
+        ends = (b"\n", interrupt_key)
         mode[6][termios.VEOL], mode[6][termios.VINTR] = interrupt_key, off
 
+    process = os.getpid()
+
     def restore() -> None:
-        if not in_background(descriptor):  # else the shell has taken care of it, and uses it
+        # Not in the background: the shell has taken care of it, and uses it. Nor at the exit of a
+        # forked child, whose parent may be asking still.
+        if os.getpid() == process and not in_background(descriptor):
             with contextlib.suppress(termios.error):  # hung up: nothing to restore
                 termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
     if mode == before:
-        yield None
+        yield ends
         return
     atexit.register(restore)  # a daemon thread does not reach its `finally`
     try:
         termios.tcsetattr(descriptor, termios.TCSANOW, mode)
-        yield interrupt_key if as_key else None
+        yield ends
     finally:
         atexit.unregister(restore)
         restore()

@@ -9,7 +9,6 @@ import inspect
 import os
 import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -64,22 +63,36 @@ class CLIChannel(ApprovalChannel):
             TypeError: `input_fn` returned something else than a str.
             Exception: Whatever else `input_fn` raises.
         """
-        with _line.turn():
-            return self._ask(action, deaf=_is_deaf())
+        if _here.asks:
+            return _unanswered(_NESTED)
+        turn = _Turn(withdrawn=None)
+        with _asking():
+            try:
+                _line.enter(turn)
+                turn.result()
+                return self._ask(action, turn)
+            finally:
+                _line.leave(turn)
 
     async def arequest_approval(self, action: Action) -> Decision:
         """The same for guarded async code: cancelled, it takes its question back."""
         import asyncio
 
+        if _here.asks:
+            return _unanswered(_NESTED)
         # A thread asks, but only once it is this caller's turn. Until it has asked, it needs
         # nothing of the loop: a guarded plain function, queueing behind it, may block that.
         outcome: Future[Callable[[], Decision]] = Future()
         outcome.set_running_or_notify_cancel()  # it is the thread's, whoever stops waiting
-        withdrawn = threading.Event()
-        context, deaf = contextvars.copy_context(), _is_deaf()
+        context, loop, waits = contextvars.copy_context(), asyncio.get_running_loop(), True
+
+        def withdrawn() -> bool:
+            # After Ctrl-C, IPython leaves the loop as it was, with a task that nobody cancels.
+            return not (waits and loop.is_running())
 
         def ask() -> Decision:
-            return context.run(self._ask, action, deaf=deaf, withdrawn=withdrawn)
+            with _asking():
+                return context.run(self._ask, action, turn)
 
         def asked(result: Callable[[], Decision]) -> None:
             _line.leave(turn)
@@ -87,31 +100,24 @@ class CLIChannel(ApprovalChannel):
 
         def called(_: Future[None]) -> None:
             try:
+                turn.result()
                 start_thread(ask, asked)
-            except RuntimeError as no_more_threads:
+            except BaseException as error:  # Ctrl-C, or no more threads
                 _line.leave(turn)
-                outcome.set_exception(no_more_threads)
+                outcome.set_exception(error)
 
-        turn = _Turn(deaf=False)
+        turn = _Turn(withdrawn)
         turn.add_done_callback(called)
         try:
             _line.enter(turn)
             return (await asyncio.wrap_future(outcome))()
         finally:
-            withdrawn.set()
+            waits = False
             _line.give_up(turn)
 
-    def _ask(
-        self, action: Action, *, deaf: bool, withdrawn: threading.Event | None = None
-    ) -> Decision:
-        """Ask now, whoever else may be waiting.
-
-        Args:
-            action: What is asked.
-            deaf: Whether Ctrl-C, as a signal, would not reach who waits for the answer.
-            withdrawn: Set when nobody waits any more.
-        """
-        if withdrawn and withdrawn.is_set():
+    def _ask(self, action: Action, turn: _Turn) -> Decision:
+        """Ask now, whoever else may be waiting."""
+        if turn.is_withdrawn():
             return _withdrawn()
         own_reader = self._input_fn is None and not _input_was_replaced()
         terminal = _terminal.terminal_of_stdin() if own_reader else None
@@ -119,11 +125,12 @@ class CLIChannel(ApprovalChannel):
             with self._screen(terminal) as screen:
                 screen.write(screen.banner.text(action, waiting=len(_line) - 1))
                 try:
-                    decision = self._answer(screen, terminal, deaf, withdrawn)
+                    decision = self._answer(screen, terminal, turn)
                 except KeyboardInterrupt:
                     screen.end("")
+                    _line.interrupt()
                     raise
-                if withdrawn and withdrawn.is_set():
+                if turn.is_withdrawn():
                     decision = _withdrawn()
                 screen.end(screen.banner.outcome(decision))
                 return decision
@@ -146,35 +153,23 @@ class CLIChannel(ApprovalChannel):
         else:
             yield _Screen(stream)
 
-    def _answer(
-        self,
-        screen: _Screen,
-        terminal: int | None,
-        deaf: bool,
-        withdrawn: threading.Event | None,
-    ) -> Decision:
+    def _answer(self, screen: _Screen, terminal: int | None, turn: _Turn) -> Decision:
+        def question() -> None:  # input(QUESTION) would write it to stdout
+            screen.write(QUESTION)
+
         try:
             if self._input_fn is not None:
                 answer = self._input_fn(QUESTION)
-            elif _input_was_replaced() and withdrawn:
-                answer = _terminal.call_until(withdrawn, lambda: builtins.input(QUESTION))
             elif _input_was_replaced():
-                answer = builtins.input(QUESTION)
+                answer = _ask_front_end(builtins.input, turn)
             elif terminal is None:
-                screen.write(QUESTION)  # not input(QUESTION), which would write to stdout
-                # A daemon thread that is left behind at exit must keep stdin alive: destroying
-                # it while its lock is held is fatal to the interpreter.
-                stdin = sys.stdin  # noqa: F841
-                answer = builtins.input()
+                answer = _terminal.read_pipe(question, turn.withdrawn)
             elif _terminal.in_background(terminal):
                 return _unanswered("this process runs in the background of its terminal")
             else:
-                answer = _terminal.read_line(
-                    terminal,
-                    question=lambda: screen.write(QUESTION),
-                    withdrawn=withdrawn,
-                    ctrl_c=_line.interrupt if deaf else None,
-                )
+                answer = _terminal.read_line(terminal, question, turn.withdrawn, deaf=turn.deaf)
+        except _terminal.Withdrawn:
+            return _withdrawn()
         except EOFError:
             return _unanswered("the input ended without an answer")
         except (OSError, RuntimeError, ValueError) as error:
@@ -221,9 +216,15 @@ class _Screen:
 class _Turn(Future[None]):
     """A caller's place in the line: done once it has the turn."""
 
-    def __init__(self, *, deaf: bool) -> None:
+    def __init__(self, withdrawn: Callable[[], bool] | None) -> None:
         super().__init__()
-        self.deaf = deaf
+        #: Whether the caller has stopped waiting; None if it cannot.
+        self.withdrawn = withdrawn
+        #: Whether Ctrl-C, which interrupts the main thread, would leave the caller waiting.
+        self.deaf = threading.current_thread() is not threading.main_thread()
+
+    def is_withdrawn(self) -> bool:
+        return self.withdrawn is not None and self.withdrawn()
 
 
 class _Line:
@@ -236,17 +237,6 @@ class _Line:
 
     def __len__(self) -> int:
         return len(self._turns)
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the turn and have it; in a thread."""
-        turn = _Turn(deaf=_is_deaf())
-        try:
-            self.enter(turn)
-            turn.result()
-            yield
-        finally:
-            self.leave(turn)
 
     def enter(self, turn: _Turn) -> None:
         with self._lock:
@@ -267,12 +257,11 @@ class _Line:
                 self.leave(turn)
 
     def interrupt(self) -> None:
-        """Ctrl-C came to a thread as a key: do what the signal would, and wake those it misses."""
+        """Ctrl-C ended a question: it ends the wait of those whom no signal reaches, too."""
         with self._lock:
-            for turn in self._turns:
+            for turn in list(self._turns):
                 if turn.deaf and not turn.done():
                     turn.set_exception(KeyboardInterrupt())
-        _terminal.interrupt_main_thread()
 
     def _call_first(self) -> None:
         if self._turns and not self._turns[0].done():
@@ -285,9 +274,37 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _line.__init__())  # type: ignore[misc]
 
 
-def _is_deaf() -> bool:
-    """Whether Ctrl-C, which interrupts the main thread, would leave this one waiting."""
-    return threading.current_thread() is not threading.main_thread()
+class _Here(threading.local):
+    """What this thread is doing."""
+
+    asks = False
+
+
+_here = _Here()
+_NESTED = "it was asked for in the middle of another question"
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Within, this thread cannot ask again: it would wait for itself to get out of the way."""
+    _here.asks = True
+    try:
+        yield
+    finally:
+        _here.asks = False
+
+
+def _ask_front_end(asks: Callable[[str], str], turn: _Turn) -> str:
+    """The answer of an `input` that a notebook, or a test, put in place of Python's.
+
+    A notebook removes the box of a cell that was stopped: nobody can answer there any more, and
+    whoever asks next would wait for that answer. Each cell has an `input` of its own.
+    """
+    if not (turn.deaf or turn.withdrawn):
+        return asks(QUESTION)  # here the interrupt of a cell arrives
+    return _terminal.call_until(
+        lambda: turn.is_withdrawn() or builtins.input is not asks, lambda: asks(QUESTION)
+    )
 
 
 def _is_plain(function: object) -> bool:
@@ -295,7 +312,7 @@ def _is_plain(function: object) -> bool:
 
 
 def _input_was_replaced() -> bool:
-    return not isinstance(builtins.input, types.BuiltinFunctionType)
+    return getattr(builtins.input, "__self__", None) is not builtins
 
 
 def _unanswered(why: str) -> Decision:
