@@ -9,6 +9,7 @@ import signal
 import subprocess
 import termios
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_pasted_answers() -> None:
         terminal.expect("<denied>")
         terminal.answer("y\n")
         terminal.expect("<approved>")
+
+
+def test_long_paste() -> None:
+    """A paste of any length is over before the next question appears."""
+    with Terminal("for _ in range(2): say(ask(refund))") as terminal:
+        terminal.expect(QUESTION)
+        paste = threading.Thread(target=terminal.type, args=("y\n" * 200_000,))
+        paste.start()
+        terminal.expect("<approved>")
+        terminal.answer("n\n")
+        terminal.expect("<denied>")
+        paste.join()
 
 
 def test_after_a_program_that_left_the_terminal_raw() -> None:

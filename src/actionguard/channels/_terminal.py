@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -19,6 +20,8 @@ from actionguard.channels.base import start_thread
 
 #: Seconds after which a reader looks whether its question was withdrawn.
 _GLANCE = 0.05
+#: Seconds within which keys that were typed ahead have to end.
+_PATIENCE = 5
 
 
 class Withdrawn(Exception):
@@ -34,6 +37,11 @@ def terminal_of_stdin() -> int | None:
         return descriptor if os.isatty(descriptor) else None
     except (ImportError, AttributeError, OSError, ValueError):
         return None
+
+
+def in_main_thread() -> bool:
+    """Whether Ctrl-C interrupts this thread."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def is_terminal(stream: object) -> bool:
@@ -76,7 +84,7 @@ def in_background(descriptor: int) -> bool:
 def read_line(
     descriptor: int,
     question: Callable[[], None],
-    withdrawn: Callable[[], bool] | None,
+    withdrawn: Callable[[], bool],
     *,
     deaf: bool,
 ) -> str:
@@ -85,7 +93,7 @@ def read_line(
     Args:
         descriptor: A terminal.
         question: Shows the question.
-        withdrawn: Whether nobody waits for the answer any more; None for somebody who cannot stop.
+        withdrawn: Whether nobody waits for the answer any more.
         deaf: Whether Ctrl-C, as a signal, would not reach who waits for the answer.
 
     Returns:
@@ -94,22 +102,22 @@ def read_line(
     Raises:
         Withdrawn: Nobody waits for the answer any more.
         EOFError: Ctrl-D, or the terminal was hung up.
-        OSError: The terminal is gone.
+        OSError: The terminal is gone, or keys come without end.
         KeyboardInterrupt: Ctrl-C.
     """
     import termios
 
-    line = b""
+    line, glance = b"", None if in_main_thread() else _GLANCE
     try:
         with _line_mode(descriptor, signals=not deaf) as ends:
             _discard_keys(descriptor)
             question()
             while not line.endswith(ends):
-                if withdrawn and withdrawn():
+                if withdrawn():
                     _discard_keys(descriptor)
                     raise Withdrawn
                 # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-                if select.select([descriptor], [], [], _GLANCE if withdrawn else None)[0]:
+                if select.select([descriptor], [], [], glance)[0]:
                     keys = os.read(descriptor, 4096)
                     if not keys:
                         raise EOFError
@@ -117,8 +125,9 @@ def read_line(
     except termios.error as error:  # is no OSError, but stands for one
         raise OSError(*error.args) from error
     if not line.endswith(b"\n"):
-        # Only now, with the terminal as it was: the signal may end the process on the spot.
-        _interrupt_main_thread()
+        # As Ctrl-C does: to the main thread, also when it is blocked, waiting for this one. Only
+        # now, with the terminal as it was: the signal may end the process on the spot.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         raise KeyboardInterrupt
     return line.decode(errors="replace")
 
@@ -129,7 +138,7 @@ _Reading = tuple[threading.Thread, list[Callable[[], str]]]
 _left_behind: deque[_Reading] = deque(maxlen=1)
 
 
-def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool] | None) -> str:
+def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool]) -> str:
     """One line of a stdin that cannot be read with care: a pipe, or the console of Windows.
 
     Nothing calls a reader back from there. The one that a withdrawn question left behind reads on
@@ -142,13 +151,13 @@ def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool] | None
     readers = [reading for reading in _left_behind if reading[0].is_alive()]
     _left_behind.clear()
     question()
-    if not (readers or withdrawn):
+    if in_main_thread() and not readers:
         return _input()
     thread, outcome = readers[0] if readers else _start(_input)
     try:
         while thread.is_alive():
             thread.join(_GLANCE)
-            if withdrawn and withdrawn():
+            if withdrawn():
                 raise Withdrawn
         return outcome[0]()
     finally:
@@ -197,21 +206,16 @@ def _interrupt(thread: threading.Thread) -> None:
         raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
 
 
-def _interrupt_main_thread() -> None:
-    """Do what Ctrl-C does: also to a main thread that is blocked, waiting for this one."""
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
-
-
 def _discard_keys(descriptor: int) -> None:
     """Forget what was typed before, half a line too, and the rest of a paste that still arrives."""
     import termios
 
-    for _ in range(20):  # at most a second: somebody may lean on the Enter key
+    deadline = time.monotonic() + _PATIENCE
+    termios.tcflush(descriptor, termios.TCIFLUSH)
+    while select.select([descriptor], [], [], _GLANCE)[0]:
+        if time.monotonic() > deadline:
+            raise TimeoutError("keys keep coming: none of them would be an answer")
         termios.tcflush(descriptor, termios.TCIFLUSH)
-        if not select.select([descriptor], [], [], _GLANCE)[0]:
-            break
 
 
 @contextlib.contextmanager

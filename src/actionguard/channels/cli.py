@@ -65,7 +65,7 @@ class CLIChannel(ApprovalChannel):
         """
         if _here.asks:
             return _unanswered(_NESTED)
-        turn = _Turn(withdrawn=None)
+        turn = _Turn(withdrawn=lambda: False)
         with _asking():
             try:
                 _line.enter(turn)
@@ -117,7 +117,7 @@ class CLIChannel(ApprovalChannel):
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
         """Ask now, whoever else may be waiting."""
-        if turn.is_withdrawn():
+        if turn.withdrawn():
             return _withdrawn()
         own_reader = self._input_fn is None and not _input_was_replaced()
         terminal = _terminal.terminal_of_stdin() if own_reader else None
@@ -130,7 +130,7 @@ class CLIChannel(ApprovalChannel):
                     screen.end("")
                     _line.interrupt()
                     raise
-                if turn.is_withdrawn():
+                if turn.withdrawn():
                     decision = _withdrawn()
                 screen.end(screen.banner.outcome(decision))
                 return decision
@@ -216,15 +216,12 @@ class _Screen:
 class _Turn(Future[None]):
     """A caller's place in the line: done once it has the turn."""
 
-    def __init__(self, withdrawn: Callable[[], bool] | None) -> None:
+    def __init__(self, withdrawn: Callable[[], bool]) -> None:
         super().__init__()
-        #: Whether the caller has stopped waiting; None if it cannot.
+        #: Whether the caller has stopped waiting.
         self.withdrawn = withdrawn
         #: Whether Ctrl-C, which interrupts the main thread, would leave the caller waiting.
-        self.deaf = threading.current_thread() is not threading.main_thread()
-
-    def is_withdrawn(self) -> bool:
-        return self.withdrawn is not None and self.withdrawn()
+        self.deaf = not _terminal.in_main_thread()
 
 
 class _Line:
@@ -300,10 +297,10 @@ def _ask_front_end(asks: Callable[[str], str], turn: _Turn) -> str:
     A notebook removes the box of a cell that was stopped: nobody can answer there any more, and
     whoever asks next would wait for that answer. Each cell has an `input` of its own.
     """
-    if not (turn.deaf or turn.withdrawn):
-        return asks(QUESTION)  # here the interrupt of a cell arrives
+    if _terminal.in_main_thread():  # the interrupt of a cell arrives there
+        return asks(QUESTION)
     return _terminal.call_until(
-        lambda: turn.is_withdrawn() or builtins.input is not asks, lambda: asks(QUESTION)
+        lambda: turn.withdrawn() or builtins.input is not asks, lambda: asks(QUESTION)
     )
 
 
