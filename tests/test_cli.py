@@ -479,7 +479,7 @@ def test_no_text_lies() -> None:
 
 
 LEADS = re.compile(
-    r"─+$| 🛑 actionguard|    \S| Tool:   | About:  | {6,9}[┆│] | Args:$|$| {6}… | \d+ more | \w"
+    r"─+$| 🛑 actionguard|    \S| Tool:   | About:  | {6,9}[┆│] | Args:$|$| {6}…[ +]| \d+ more | \w"
 )
 
 

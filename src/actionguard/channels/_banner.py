@@ -179,8 +179,7 @@ class Banner:
             if len(lines) <= room:
                 return lines
         # A double-width character may leave the last cell of each line empty.
-        text = self._squeeze(text, cells if text.isascii() else cells - room)
-        return self._wrap(text, first, rest, words=False)
+        return self._wrap(self._squeeze(text, cells - room), first, rest, words=False)
 
     def _squeeze(self, text: str, cells: int) -> str:
         """Head and tail of the text in so many cells, and how much was left out between them."""
