@@ -170,8 +170,7 @@ def test_interrupted_pool(notebook: Notebook, kernel: BlockingKernelClient) -> N
     manager = kernel.parent
     cell = """
     from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor() as pool:
-        pool.submit(refund, 4000)
+    ThreadPoolExecutor().submit(refund, 4000).result()
     """
 
     kernel.execute_interactive(
