@@ -793,7 +793,7 @@ def fork_and_answer(question):
     if not child:
         decision = CLIChannel(input_fn=lambda _: "y").request_approval(refund)
         os._exit(0 if decision.approved else 1)
-    os.waitpid(child, 0)
+    print("<child>" if os.waitpid(child, 0)[1] == 0 else "<child denied>")
     thread = threading.Thread(target=lambda: say(ask(refund)))
     thread.start()
     return "y"
@@ -803,4 +803,4 @@ say(CLIChannel(input_fn=fork_and_answer).request_approval(refund))
     )
 
     # Two threads' prints may share a line.
-    assert sorted(re.findall("<[a-z]+>", done.stdout)) == ["<approved>", "<denied>"]
+    assert sorted(re.findall("<[a-z]+>", done.stdout)) == ["<approved>", "<child>", "<denied>"]

@@ -265,19 +265,19 @@ class _Line:
             self._turns[0].set_result(None)
 
 
-_line = _Line()
-if hasattr(os, "register_at_fork"):
-    # The callers that wait are threads of the parent.
-    os.register_at_fork(after_in_child=lambda: _line.__init__())  # type: ignore[misc]
-
-
 class _Here(threading.local):
     """What this thread is doing."""
 
-    asks = False
+    def __init__(self) -> None:
+        self.asks = False
 
 
+_line = _Line()
 _here = _Here()
+if hasattr(os, "register_at_fork"):
+    # Those who wait are threads of the parent; what this thread was asking, the parent still asks.
+    os.register_at_fork(after_in_child=_line.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=_here.__init__)  # type: ignore[misc]
 _NESTED = "it was asked for in the middle of another question"
 
 
