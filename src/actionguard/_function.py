@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from actionguard._gate import Gate, Refused
-from actionguard._settings import OnDenied, Settings, what_was_meant
+from actionguard._options import OnDenied, Options, what_was_meant
 from actionguard._signature import Signature
 from actionguard.exceptions import ApprovalDenied
 
@@ -18,17 +18,17 @@ _AnyCallable = Callable[..., Any]
 _NEVER_BOUND = frozenset({bool, int, float, str, bytes, list, dict, tuple, set, type(None)})
 
 
-def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
+def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     """The target with a gate before its body, and of the same kind.
 
     Raises:
         TypeError: The target is nothing that can be guarded by decorating it.
     """
-    again = functools.partial(guard_callable, settings=settings, on_denied=on_denied)
+    again = functools.partial(guard_callable, options=options, on_denied=on_denied)
     if isinstance(target, staticmethod):
         return staticmethod(again(target.__func__))
     if isinstance(target, classmethod):
-        edge = _Edge(target.__func__, settings, on_denied, skip_first=True)
+        edge = _Edge(target.__func__, options, on_denied, skip_first=True)
         return classmethod(edge.guarded())
     if isinstance(target, functools.partial) and not isinstance(target.func, type):
         # The arguments that are filled in already are shown with the others.
@@ -36,7 +36,7 @@ def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
         inner.__dict__.update(target.__dict__)
         return inner
     if inspect.isfunction(target):
-        return _Edge(target, settings, on_denied).guarded()
+        return _Edge(target, options, on_denied).guarded()
     if isinstance(target, type):
         raise TypeError(
             f"guard() takes a LangChain tool or a callable, not the class {target.__name__}: "
@@ -55,7 +55,7 @@ def guard_callable(target: Any, settings: Settings, on_denied: OnDenied) -> Any:
         )
     runs = target if inspect.iscoroutinefunction(target) else type(target).__call__
     cls = _GuardedAsync if inspect.iscoroutinefunction(runs) else _Guarded
-    return cls(target, settings, on_denied)
+    return cls(target, options, on_denied)
 
 
 def _name_of(target: Any) -> str:
@@ -69,7 +69,7 @@ class _Edge:
     def __init__(
         self,
         target: _AnyCallable,
-        settings: Settings,
+        options: Options,
         on_denied: OnDenied,
         *,
         skip_first: bool = False,
@@ -77,13 +77,13 @@ class _Edge:
         self.target = target
         self.on_denied = on_denied
         name = _name_of(target)
-        signature = Signature(target, settings.exclude, skip_first=skip_first)
-        settings.check_names(f"{name}()", signature.parameters, signature.names)
-        self.gate: Gate = settings.gate(name, inspect.getdoc(target))
+        signature = Signature(target, options.exclude, skip_first=skip_first)
+        options.check_names(f"{name}()", signature.parameters, signature.names)
+        self.gate: Gate = options.gate(name, inspect.getdoc(target))
         self.bind = signature.bind
         # Only a function can become a method, and then its first argument is the instance.
         self._may_be_method = inspect.isfunction(target) and not skip_first
-        self._hidden = settings.exclude
+        self._hidden = options.exclude
         self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._function: _AnyCallable | None = None
 
@@ -174,11 +174,11 @@ class _Guarded:
 
     __wrapped__: Any
 
-    def __init__(self, target: Any, settings: Settings, on_denied: OnDenied) -> None:
+    def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
         functools.update_wrapper(self, target, updated=())
-        self._settings = settings
+        self._options = options
         self._on_denied = on_denied
-        self._function = _Edge(target, settings, on_denied).guarded()
+        self._function = _Edge(target, options, on_denied).guarded()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -187,7 +187,7 @@ class _Guarded:
         target = self.__wrapped__
         bind = getattr(type(target), "__get__", None)
         bound = target if bind is None else bind(target, instance, owner)
-        return self if bound is target else type(self)(bound, self._settings, self._on_denied)
+        return self if bound is target else type(self)(bound, self._options, self._on_denied)
 
     def __getattr__(self, name: str) -> Any:
         # Everything else is the target's, except the protocols by which it would be copied
@@ -200,7 +200,7 @@ class _Guarded:
         return sorted({*super().__dir__(), *dir(self.__wrapped__)})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.__wrapped__, self._settings, self._on_denied)
+        return type(self), (self.__wrapped__, self._options, self._on_denied)
 
     def __repr__(self) -> str:
         return f"<guarded {self.__wrapped__!r}>"

@@ -16,7 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
 from actionguard._function import guard_callable
-from actionguard._settings import OnDenied, check_on_denied, settings
+from actionguard._options import OnDenied, check_on_denied, checked_options
 from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
 from actionguard.exceptions import ApprovalDenied
@@ -69,7 +69,7 @@ class _GuardOr(Protocol[D]):
     def __call__(self, target: Callable[P, R], /) -> Callable[P, R | D]: ...
 
 
-class _Options(TypedDict, total=False):
+class _Given(TypedDict, total=False):
     policy: Policy | None
     channel: ApprovalChannel | None
     audit: AuditLog | str | PathLike[str] | None
@@ -78,101 +78,101 @@ class _Options(TypedDict, total=False):
 
 @overload
 def guard(
-    target: Target, *, on_denied: Literal["raise"] = ..., **options: Unpack[_Options]
+    target: Target, *, on_denied: Literal["raise"] = ..., **options: Unpack[_Given]
 ) -> Target: ...
 @overload
-def guard(*, on_denied: Literal["raise"] = ..., **options: Unpack[_Options]) -> _Guard: ...
+def guard(*, on_denied: Literal["raise"] = ..., **options: Unpack[_Given]) -> _Guard: ...
 @overload
-def guard(*, on_denied: Literal["return"], **options: Unpack[_Options]) -> _GuardOr[str]: ...
+def guard(*, on_denied: Literal["return"], **options: Unpack[_Given]) -> _GuardOr[str]: ...
 @overload
 def guard(
-    *, on_denied: Callable[[ApprovalDenied], D], **options: Unpack[_Options]
+    *, on_denied: Callable[[ApprovalDenied], D], **options: Unpack[_Given]
 ) -> _GuardOr[D]: ...
 @overload
-def guard(target: Tool, *, on_denied: Literal["return"], **options: Unpack[_Options]) -> Tool: ...
+def guard(target: Tool, *, on_denied: Literal["return"], **options: Unpack[_Given]) -> Tool: ...
 @overload
 def guard(
     target: Callable[P, AsyncGenerator[Y, S]],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, AsyncGenerator[Y | str, S]]: ...
 @overload
 def guard(
     target: Callable[P, AsyncIterator[Y]],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, AsyncIterator[Y | str]]: ...
 @overload
 def guard(
     target: Callable[P, Generator[Y, S, R]],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Generator[Y | str, S, R]]: ...
 @overload
 def guard(
     target: Callable[P, Iterator[Y]],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Iterator[Y | str]]: ...
 @overload
 def guard(
     target: Callable[P, Coroutine[Any, Any, R]],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Coroutine[Any, Any, R | str]]: ...
 @overload
 def guard(
     target: Callable[P, R],
     *,
     on_denied: Literal["return"],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, R | str]: ...
 @overload
 def guard(
     target: Callable[P, AsyncGenerator[Y, S]],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
 @overload
 def guard(
     target: Callable[P, AsyncIterator[Y]],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, AsyncIterator[Y | D]]: ...
 @overload
 def guard(
     target: Callable[P, Generator[Y, S, R]],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Generator[Y | D, S, R]]: ...
 @overload
 def guard(
     target: Callable[P, Iterator[Y]],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Iterator[Y | D]]: ...
 @overload
 def guard(
     target: Callable[P, Coroutine[Any, Any, R]],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
 @overload
 def guard(
     target: Callable[P, R],
     *,
     on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Options],
+    **options: Unpack[_Given],
 ) -> Callable[P, R | D]: ...
 def guard(
     target: Any = None,
@@ -210,7 +210,7 @@ def guard(
         OSError: The audit log cannot be written at its path.
     """
     check_on_denied(on_denied)
-    options = settings("guard", policy=policy, channel=channel, audit=audit, exclude=exclude)
+    options = checked_options("guard", policy=policy, channel=channel, audit=audit, exclude=exclude)
 
     def decorate(target: Any) -> Any:
         if _is_tool(target):

@@ -25,7 +25,7 @@ from langchain_core.tools import tool as make_tool
 
 from actionguard._gate import Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
-from actionguard._settings import Settings, check_policy, rule_names, settings, what_was_meant
+from actionguard._options import Options, check_policy, checked_options, rule_names, what_was_meant
 from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
@@ -116,7 +116,7 @@ class ApprovalWrappedTool(_Base):
         return _guarded_with, (bare_tool, *(guarding.options for guarding in _guards_of(self)))
 
 
-def guard_tool(tool: AnyTool, options: Settings) -> AnyTool:
+def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
     """A copy of the tool with the gate between validation and body."""
     guarded: AnyTool = _guarded_with(tool, options)
     _check_names(options, [guarded], f"the tool {tool.name!r}")
@@ -157,7 +157,9 @@ def guard_tools(
     all_tools = [_as_tool(tool) for tool in tools]
     by_name = policy if isinstance(policy, Mapping) else None
     shared = None if isinstance(policy, Mapping) else policy
-    options = settings("guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude)
+    options = checked_options(
+        "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude
+    )
     if by_name is None:
         guarded = [_guarded_with(tool, options) for tool in all_tools]
     else:
@@ -171,7 +173,7 @@ def guard_tools(
     return guarded
 
 
-def _check_names(options: Settings, guarded: list[Any], owner: str) -> None:
+def _check_names(options: Options, guarded: list[Any], owner: str) -> None:
     """A name that no tool has would switch a rule off, or leave a secret visible."""
     if not guarded or not (options.exclude or rule_names(options.policy)):
         return
@@ -225,7 +227,7 @@ def _hint(tool: Any) -> str:
 # --- the guarded class and its instances -----------------------------------------------------
 
 
-def _guarded_with(tool: Any, *all_options: Settings) -> Any:
+def _guarded_with(tool: Any, *all_options: Options) -> Any:
     """A copy of the tool with further gates, the last of which asks first."""
     _check_methods(tool, tool.__dict__)
     for options in all_options:
@@ -501,7 +503,7 @@ class _Guarding:
 
     __slots__ = ("_gates", "_original", "options")
 
-    def __init__(self, original: BaseTool, options: Settings) -> None:
+    def __init__(self, original: BaseTool, options: Options) -> None:
         self._original = original
         self.options = options
         self._gates: dict[str, tuple[Gate, Bind]] = {}

@@ -19,7 +19,7 @@ OnDenied = Literal["raise", "return"] | Callable[[ApprovalDenied], Any]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Options:
     """How a callable is to be guarded."""
 
     policy: Policy
@@ -61,7 +61,9 @@ class Settings:
                 )
 
 
-def settings(caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any = ()) -> Settings:
+def checked_options(
+    caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any = ()
+) -> Options:
     """Check and complete what was given to `caller`, the function that messages name.
 
     Raises:
@@ -70,7 +72,7 @@ def settings(caller: str, *, policy: Any, channel: Any, audit: Any, exclude: Any
     """
     log = _audit_log(caller, audit)
     log.check()
-    return Settings(
+    return Options(
         policy=check_policy(
             f"{caller}(policy=...)", ApprovalPolicy() if policy is None else policy
         ),
