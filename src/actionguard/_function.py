@@ -53,9 +53,12 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
             f"guard() would leave a way round, {type(target).__name__}.acall(): guard the function "
             "first, and make the tool of the guarded one"
         )
-    runs = target if inspect.iscoroutinefunction(target) else type(target).__call__
-    cls = _GuardedAsync if inspect.iscoroutinefunction(runs) else _Guarded
+    cls = _GuardedAsync if _is_async(target) else _Guarded
     return cls(target, options, on_denied)
+
+
+def _is_async(target: Any) -> bool:
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 
 
 def _name_of(target: Any) -> str:
@@ -144,9 +147,7 @@ class _Edge:
             form = gate.async_generator
         elif inspect.isgeneratorfunction(target):
             form = gate.generator
-        elif inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-            type(target).__call__
-        ):
+        elif _is_async(target):
             form = gate.coroutine
         else:
             form = gate.plain
