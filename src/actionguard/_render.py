@@ -257,9 +257,13 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
-    scalar = _SCALARS.get(type(value))
-    if scalar is not None:
-        return scalar(value)
+    try:
+        if type(value) is dict:  # named plain values, as most calls have: in 1.0 instead of 2.4 us
+            pairs = [f"{_NAMES[type(k)](k)}: {_SCALARS[type(v)](v)}" for k, v in value.items()]
+            return "{" + ", ".join(pairs) + "}"
+        return _SCALARS[type(value)](value)
+    except Exception:  # there is more to it, or another thread changed it
+        pass
     try:
         return _JSON().text(value, MAX_DEPTH)
     except Exception as error:  # where even a stand-in failed: a class is anybody's code too
@@ -384,8 +388,9 @@ def _float(value: float) -> str:
     return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
 
 
+_NAMES: dict[type, Callable[[Any], str]] = {str: _string}
 _SCALARS: dict[type, Callable[[Any], str]] = {
-    str: _string,
+    **_NAMES,
     int: _integer,
     float: _float,
     bool: {True: "true", False: "false"}.__getitem__,
