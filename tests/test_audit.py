@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -169,6 +170,49 @@ def test_rotated_under_load(away: Any, log_path: Path) -> None:
 
 
 AWAY: Iterator[int] = iter(range(100_000))
+
+
+def test_calls_of_a_signal_handler(log_path: Path, lines: Lines) -> None:
+    """A handler that makes calls in the midst of others neither hangs, loses nor mixes a line."""
+    handled = 0
+
+    @guard(audit=log_path, channel=YES)
+    def pay(who: str, number: int) -> None: ...
+
+    def handler(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        pay("handler", handled)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for number in range(1, 3001):
+            pay("main", number)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    numbers: dict[str, list[int]] = {"main": [], "handler": []}
+    for line in lines():
+        numbers[line["args"]["who"]].append(line["args"]["number"])
+    assert numbers == {"main": list(range(1, 3001)), "handler": list(range(1, handled + 1))}
+    assert AuditLog(log_path).in_flight() == []
+
+
+@pytest.mark.parametrize("spelling", ["folder", "file"])
+def test_two_names_of_one_log(spelling: str, log_path: Path, lines: Lines) -> None:
+    """Threads that know the log by different names write to one file."""
+    other = log_path.with_name("other")
+    other.symlink_to(log_path.parent if spelling == "folder" else log_path)
+    paths = [log_path, other / log_path.name if spelling == "folder" else other]
+    threads = [threading.Thread(target=write, args=(paths[n % 2], n)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    check(lines(), 4)
 
 
 def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +24,27 @@ from actionguard.testing import AutoApproveChannel, read_log
 
 #: More rounds for a longer stress: ACTIONGUARD_KILLS=2000 pytest tests/test_journal.py -k random
 ROUNDS = int(os.environ.get("ACTIONGUARD_KILLS", "4"))
+FREE = ApprovalPolicy(require_always=False)
 YES = Decision(approved=True, comment="fine", source="test", metadata={"who": "Ann"})
 
 
 def notes_beside(path: Path) -> list[str]:
     return sorted(name for name in os.listdir(path.parent) if ".inflight-" in name)
+
+
+def burst(path: Path, count: int = 300) -> None:
+    """Make calls so thick and fast that the note file stays from one to the next."""
+    released = guard(lambda: None, policy=FREE, audit=path)
+    for _ in range(count):
+        released()
+
+
+def wait_for_janitor() -> None:
+    """Wait until the burst is over for the journal too."""
+    deadline = time.monotonic() + 20
+    while any(thread.name == "actionguard" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def in_child(body: Callable[[], object]) -> int:
@@ -212,4 +233,132 @@ def test_random_kills(log_path: Path) -> None:
     assert {call for call, ran in found.items() if ran is True} <= began
     assert {call for call, ran in found.items() if ran is False} & began == set()
     assert len([ran for ran in found.values() if ran is not True]) <= ROUNDS * 4
+    assert notes_beside(log_path) == []
+
+
+def crash_after_its_line(path: Path) -> None:
+    """Leave a call whose line is written, but whose note is not struck off."""
+
+    def crash() -> None:
+        entry = AuditLog(path).entry("refund", {"amount": 50})
+        entry.note(running=True, needed_approval=False)
+        os.pwrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        entry.close(needed_approval=False, decision=None, executed=True, result="done")
+
+    assert in_child(crash) == signal.SIGKILL
+    assert len(list(read_log(path))) == len(notes_beside(path)) == 1
+
+
+def renamed(path: Path) -> None:
+    path.rename(path.with_name("last-week"))
+
+
+def copied_and_emptied(path: Path) -> None:
+    shutil.copy(path, f"{path}.1")
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("rotate", [None, renamed, copied_and_emptied])
+@pytest.mark.parametrize("linked", [False, True])
+def test_line_that_is_found(log_path: Path, rotate: Any, linked: bool) -> None:
+    """A dead process's line is not written again, also where its log was rotated meanwhile."""
+    path = log_path.with_name("link.jsonl") if linked else log_path
+    if linked:
+        log_path.parent.joinpath("elsewhere").mkdir()
+        log_path = log_path.parent / "elsewhere" / "audit.jsonl"
+        path.symlink_to(log_path)
+    crash_after_its_line(path)
+    if rotate is not None:
+        rotate(log_path)
+
+    AuditLog(path)
+
+    files = [file for file in log_path.parent.iterdir() if file.is_file()]
+    assert [r["executed"] for file in files for r in read_log(file)] == [True]
+    assert notes_beside(path) == []
+
+
+def test_log_that_is_open_already(log_path: Path) -> None:
+    """A process that uses a log writes a dead one's line when the log is opened once more."""
+    burst(log_path, 1)
+
+    in_child(lambda: guard(os._exit, policy=FREE, audit=log_path)(0))
+    assert AuditLog(log_path).in_flight() == []
+
+    assert [record["executed"] for record in read_log(log_path)] == [True, None]
+
+
+# --- the note file, while calls come thick and fast ------------------------------------------
+
+
+def test_nothing_stays_after_a_burst(log_path: Path) -> None:
+    """The note file goes away when there were no calls for a moment, and its thread with it."""
+    burst(log_path)
+    wait_for_janitor()
+
+    assert os.listdir(log_path.parent) == [log_path.name]
+    assert len(list(read_log(log_path))) == 300
+
+
+def test_call_after_a_burst_is_noted(log_path: Path) -> None:
+    """A call that is in flight when the burst ends keeps its note, and removes the file."""
+    burst(log_path)
+    log = AuditLog(log_path)
+    entry = log.entry("refund", {})
+    entry.note(running=False, needed_approval=True)
+    wait_for_janitor()
+
+    assert [call["tool"] for call in log.in_flight()] == ["refund"]
+    entry.close(needed_approval=True, decision=None, executed=False)
+    wait_for_janitor()
+    assert notes_beside(log_path) == []
+
+
+def test_fork_in_a_burst(log_path: Path) -> None:
+    """A fork meets no thread of ours (Python warns of that), and the child no file."""
+    for count in range(1, 6):
+        burst(log_path)
+
+        assert in_child(lambda: burst(log_path, 5)) == 0
+
+        assert len(list(read_log(log_path))) == 305 * count
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "raise SystemExit(0)",
+        "__import__('atexit').register(burst, path)",
+        "__import__('threading').Thread(target=burst, args=(path,)).start()",
+    ],
+)
+def test_program_that_ends_in_a_burst(end: str, log_path: Path) -> None:
+    """A program that ends, however many calls it made just now, leaves the log and nothing else."""
+    code = (
+        f"import sys, pathlib; from test_journal import *; path = pathlib.Path(sys.argv[1])\n{end}"
+    )
+    code = code.replace("\n", "\nburst(path)\n")
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, log_path],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+    assert os.listdir(log_path.parent) == [log_path.name]
+
+
+def test_killed_in_a_burst(log_path: Path) -> None:
+    """A process that is killed when nothing was in flight leaves no line to write."""
+
+    def dies() -> None:
+        burst(log_path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(dies) == signal.SIGKILL
+    AuditLog(log_path)
+
+    assert [record["executed"] for record in read_log(log_path)] == [True] * 300
     assert notes_beside(log_path) == []

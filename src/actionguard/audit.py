@@ -53,7 +53,9 @@ class AuditLog:
         self.path = Path(os.path.abspath(path))
         self.enabled = enabled
         self.fsync = fsync
-        self._writer = _writer_of(str(self.path), recover=enabled)
+        self._writer = _writer_of(str(self.path))
+        if enabled:
+            self._writer.recover()
 
     def __repr__(self) -> str:
         return f"AuditLog({str(self.path)!r}, enabled={self.enabled}, fsync={self.fsync})"
@@ -102,6 +104,8 @@ class AuditLog:
 
         Each is a record as far as it is known, with a `state`: "waiting" or "running".
         """
+        if self.enabled:
+            self._writer.recover()
         return _journal.in_flight(str(self.path))
 
     def entry(self, tool: str, args: Mapping[str, Any]) -> Entry | None:
@@ -136,7 +140,7 @@ def read_log(
 class Entry:
     """One call on its way to its line."""
 
-    __slots__ = ("_head", "_writer", "fsync", "journal", "line", "number", "place")
+    __slots__ = ("_head", "_writer", "fsync", "journal", "line", "line_at", "number", "tried")
 
     def __init__(self, writer: _Writer, head: str, fsync: bool) -> None:
         self._writer = writer
@@ -146,8 +150,10 @@ class Entry:
         self.number = next(_numbers)
         #: What is to be written, once the call is over.
         self.line = b""
-        #: The inode and offset where it was last tried.
-        self.place: tuple[int, int] | None = None
+        #: The inode and offset where it will stand in the log.
+        self.line_at = 0, 0
+        #: Whether it may stand there already.
+        self.tried = False
 
     def note(
         self, *, running: bool, needed_approval: bool, decision: Decision | None = None
@@ -158,9 +164,8 @@ class Entry:
             OSError: Neither this nor a line can be written; the call must not run.
         """
         fields = f"{self._head}, {_answer(needed_approval, decision)}{_metadata(decision)}"
-        with self._writer.lock:
-            self._writer.get_ready(self)
-            self.journal.add(self.number, fields, running=running, sync=self.fsync)
+        self.line_at = self._writer.get_ready(self)
+        self.journal.add(self.number, fields, self.line_at, running=running, sync=self.fsync)
 
     def close(
         self,
@@ -185,8 +190,7 @@ class Entry:
     def drop(self) -> None:
         """Strike the note and write no line: the call is paused, and will come again."""
         try:
-            with self._writer.lock:
-                self.journal.strike(self.number)
+            self.journal.strike(self.number)
         except OSError as fault:
             _alarm(f"a paused call is still noted beside {self._writer.path}: {fault!r}")
 
@@ -206,29 +210,6 @@ class Entry:
         ).encode()
 
 
-class _LeftOver(Entry):
-    """A call whose process died before it wrote the line."""
-
-    def __init__(self, journal: Journal, number: int, note: dict[str, Any]) -> None:
-        self.journal = journal
-        self.number = number
-        self.fsync = False  # the log is synced as a whole, before the notes go
-        self.place = note["line_at"] and tuple(note["line_at"])
-        running = note["state"] == "running"
-        self.line = (
-            json.dumps(
-                {key: note[key] for key in list(note)[:7]}
-                | {
-                    "executed": None if running else False,
-                    "result": None,
-                    "error": _ENDED_RUNNING if running else _ENDED_WAITING,
-                }
-                | {key: note[key] for key in note if key == "decision_metadata"}
-            ).encode()
-            + b"\n"
-        )
-
-
 class _Writer:
     """The one that writes a file in this process, for whichever AuditLogs are on it."""
 
@@ -238,10 +219,13 @@ class _Writer:
         self._start()
 
     def _start(self) -> None:
-        # Reentrant: a signal's handler may make a guarded call in the midst of this one.
-        self.lock = threading.RLock()
+        # Reentrant: a signal's handler may make a guarded call in the midst of another.
+        self._lock = threading.RLock()
         self.journal = Journal(self.path)
         self._owed: deque[Entry] = deque()
+        #: Whether something is owed since it could not be written.
+        self._stuck = False
+        self._settles = False
         self._close()
 
     def forget(self) -> None:
@@ -258,53 +242,69 @@ class _Writer:
 
     __del__ = _close
 
-    def get_ready(self, entry: Entry) -> None:
-        """Raise if the entry's line could not be written, as far as can be told beforehand."""
+    def get_ready(self, entry: Entry) -> tuple[int, int]:
+        """Where the entry's line would stand now; raises if no line could be written."""
         if entry.journal is not self.journal:
             raise OSError("the call was begun in the parent process, before a fork")
-        if self._owed:
-            self.settle()
-        if self._found() is None:
-            self._open(entry.fsync)
-            self.recover()
+        found = self._found()
+        if self._stuck or found is None:
+            with self._lock:
+                self.settle()
+                found = self._found() or self._open(entry.fsync)
+                self.recover()
+        return found.st_ino, found.st_size
 
     def write(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and forget it."""
-        with self.lock:
-            self.get_ready(entry)
-            self._append(entry)
+        self._owed.append(entry)
+        with self._lock:
+            try:
+                self.settle()
+            except BaseException:
+                with suppress(ValueError):
+                    self._owed.remove(entry)
+                raise
 
     def finish(self, entry: Entry) -> None:
-        """Write the entry's line now, or raise and do it before anything else is written."""
-        with self.lock:
-            if entry.journal is self.journal:
-                self._owed.append(entry)
-                self.settle()
+        """Write the entry's line now, or raise and do it before another call runs."""
+        if entry.journal is self.journal:
+            self._owed.append(entry)
+            self.settle()
 
     def settle(self) -> None:
-        """Write what is owed, oldest first."""
-        with self.lock:
-            while self._owed:
-                entry = self._owed.popleft()
-                try:
-                    self._append(entry)
-                    entry.journal.strike(entry.number)
-                except BaseException:
-                    self._owed.appendleft(entry)
-                    atexit.unregister(self.settle)
-                    atexit.register(self.settle)  # the last chance
-                    raise
+        """Write what is owed, oldest first: also for threads that are waiting to do it."""
+        with self._lock:
+            if self._settles:
+                return  # a signal came in the midst of it: what its handler did is owed now
+            self._settles = True
+            try:
+                while self._owed:
+                    entry = self._owed.popleft()
+                    try:
+                        self._append(entry)
+                        entry.journal.strike(entry.number)
+                    except BaseException:
+                        self._owed.appendleft(entry)
+                        raise
+                self._stuck = False
+            except BaseException:
+                self._stuck = True
+                atexit.unregister(self.settle)
+                atexit.register(self.settle)  # the last chance
+                raise
+            finally:
+                self._settles = False
 
     def recover(self) -> None:
         """Write the lines that dead processes left unwritten."""
-        with self.lock:
+        with self._lock:
             for path in _journal.note_files(self.path):
                 journal = Journal.adopt(path)
                 if journal is None:
                     continue
                 try:
                     for number, note in journal.calls().items():
-                        self._append(_LeftOver(journal, number, note))
+                        self._append(self._left_over(journal, number, note))
                     if self._fd >= 0:
                         os.fsync(self._fd)
                     journal.remove()
@@ -313,16 +313,35 @@ class _Writer:
                 finally:
                     journal.release()
 
+    def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
+        """A call whose process died before the line was written."""
+        entry = Entry(self, "", fsync=False)  # the log is synced as a whole, before the notes go
+        entry.journal, entry.number = journal, number
+        entry.line_at, entry.tried = tuple(note["line_at"]), True
+        running = note["state"] == "running"
+        record = {key: note[key] for key in list(note)[:7]} | {
+            "executed": None if running else False,
+            "result": None,
+            "error": _ENDED_RUNNING if running else _ENDED_WAITING,
+        }
+        if "decision_metadata" in note:
+            record["decision_metadata"] = note["decision_metadata"]
+        entry.line = f"{json.dumps(record)}\n".encode()
+        return entry
+
     def _append(self, entry: Entry) -> None:
-        if entry.place and self._holds(entry.line, *entry.place):
+        if entry.tried and self._holds(entry):
             return  # an earlier attempt got so far, before it failed or was killed
+        entry.tried = True
         line = entry.line
         try:
             size = self._lock_file(entry.fsync)
             if size not in (0, self._size) and not self._ends_well():
                 line = b"\n" + line  # what a crash or a full disk tore ends here
-            entry.place = self._identity[1], size + len(line) - len(entry.line)
-            entry.journal.place(entry.number, *entry.place, sync=entry.fsync)
+            line_at = self._identity[1], size + len(line) - len(entry.line)
+            if line_at != entry.line_at:
+                entry.line_at = line_at
+                entry.journal.place(entry.number, line_at, sync=entry.fsync)
             self._size = -1
             try:
                 _write_all(self._fd, line)
@@ -356,7 +375,7 @@ class _Writer:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def _open(self, sync: bool) -> None:
+    def _open(self, sync: bool) -> os.stat_result:
         self._close()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self._fd = _opened(self.path, os.O_CREAT)
@@ -364,18 +383,27 @@ class _Writer:
         self._identity = found.st_dev, found.st_ino
         if sync:
             _journal.sync_folder(self.path)
+        return found
 
     def _ends_well(self) -> bool:
         os.lseek(self._fd, -1, os.SEEK_END)
         return os.read(self._fd, 1) == b"\n"
 
-    def _holds(self, line: bytes, inode: int, offset: int) -> bool:
-        """Whether the call's line stands in the file with that inode, wherever it is by now."""
-        with suppress(OSError), os.scandir(os.path.dirname(self.path)) as beside:
-            for path in [found.path for found in beside if found.inode() == inode]:
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    return _call_in(file.readline()) == _call_in(line)
+    def _holds(self, entry: Entry) -> bool:
+        """Whether the entry's line stands where it was to, in whichever file that is by now."""
+        inode, offset = entry.line_at
+        call = entry.line[: entry.line.index(b', "needed_approval": ')]
+        folder, name = os.path.split(os.path.realpath(self.path))
+        files: list[os.DirEntry[str]] = []
+        with suppress(OSError), os.scandir(folder) as beside:
+            files += (f for f in beside if f.inode() == inode or f.name.startswith(name))
+        for found in files:
+            with suppress(OSError), open(found, "rb") as file:
+                file.seek(offset)
+                line = file.readline()
+                # A torn line is no record, and a note does not say whether the call was executed.
+                if line.startswith(call) and "executed" in (_parsed(line) or ()):
+                    return True
         return False
 
 
@@ -385,15 +413,9 @@ _writers: WeakValueDictionary[str, _Writer] = WeakValueDictionary()
 _writers_lock = threading.Lock()
 
 
-def _writer_of(path: str, recover: bool) -> _Writer:
+def _writer_of(path: str) -> _Writer:
     with _writers_lock:
-        writer = _writers.get(path)
-        if writer is not None:
-            return writer
-        writer = _writers[path] = _Writer(path)
-    if recover:
-        writer.recover()
-    return writer
+        return _writers.get(path) or _writers.setdefault(path, _Writer(path))
 
 
 def _after_fork() -> None:
@@ -435,7 +457,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _head(tool: str, args: Mapping[str, Any]) -> str:
-    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    now = datetime.now(timezone.utc).isoformat()
     return f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
 
 
@@ -462,14 +484,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _call_in(line: bytes) -> list[Any] | None:
-    """What tells a call from any other."""
-    record = _parsed(line)
-    if record is None:
-        return None
-    return [record.get(key) for key in ("timestamp", "tool", "args")]
 
 
 def _alarm(message: str) -> None:
