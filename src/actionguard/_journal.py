@@ -8,9 +8,9 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
-from weakref import WeakSet
 
 try:
     import fcntl
@@ -19,15 +19,13 @@ except ImportError:  # Windows, where nothing here can tell whether another proc
 
 #: Open for reading and writing, bytes as they are.
 OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
-#: The room for `line_at`: two numbers of up to 20 digits each.
+
+# A note begins so; the first room is for two numbers of up to 20 digits each.
+_BEGINS = '{"line_at": '
 _ROOM = 44
-#: A file that was made so many times within a second lingers for so many seconds of quiet.
-_OFTEN = 100
-_QUIET = 0.01
 
 _count = itertools.count()
 _seeking = threading.Lock()
-_with_janitor: WeakSet[Journal] = WeakSet()
 
 
 class Journal:
@@ -35,10 +33,11 @@ class Journal:
 
     They stand in a file of their own, `<log>.inflight-<pid>-<random>`, which exists while something
     is in flight. Its process keeps it locked: one that can be locked was left by a dead process.
-    Each line is a call, in JSON: the fields of its audit line as far as they are known, then
-    `state` ("waiting" for a person, or "running"), `call` (one that has two notes is running) and
-    `line_at` ([inode, offset] where its audit line will stand). A line that begins with "#" was
-    struck off, and will be written over.
+    Each line is a call, in JSON: `line_at` ([inode, offset] where its audit line will stand),
+    `state` ("waiting" for a person, or "running"), `call` (a number; one that has two notes is
+    running), the fields of its audit line as far as they are known, and `end` (the number again,
+    without which the note is not whole). A line that begins with "#" was struck off, and will be
+    written over.
     """
 
     def __init__(self, log: str) -> None:
@@ -46,19 +45,15 @@ class Journal:
         self._path = ""
         self._fd = -1
         self._end = 0
-        #: By call: where its notes start, the room they take, and where their `line_at` stands.
-        self._live: dict[int, list[tuple[int, int, int]]] = {}
+        #: By call: where its notes start, and the room they take.
+        self._live: dict[int, list[tuple[int, int]]] = {}
         #: By room: where a note was struck off.
         self._free: dict[int, list[int]] = {}
         #: Held while the file is made or removed and room in it is taken, not while it is written.
         self._lock = threading.RLock()
-        # What decides whether the file lingers.
-        self._since = 0.0
-        self._made = 0
-        self._struck = 0
-        self._janitor: threading.Thread | None = None
-        self._at_work = False
-        self._hurry = threading.Event()
+        #: When the file was made, the last hundred times.
+        self._made: deque[float] = deque(maxlen=100)
+        self._janitor: _Janitor | None = None
 
     @classmethod
     def adopt(cls, path: str) -> Journal | None:
@@ -77,21 +72,22 @@ class Journal:
             data = file.read()
         calls: dict[int, dict[str, Any]] = {}
         for line in re.finditer(rb"[^\n\0]+", data):  # zeros stand where a write failed
-            with suppress(ValueError, KeyError, TypeError):  # struck off, or not finished
+            with suppress(ValueError, KeyError, TypeError):  # struck off, or not whole
                 note = json.loads(line.group())
-                if note["state"] == "running" or note["call"] not in calls:
-                    calls[note["call"]] = note
-                    line_at = line.start() + len(line.group().rstrip()) - _ROOM - 1
-                    self._live[note["call"]] = [(line.start(), 0, line_at)]
+                call = note["call"]
+                if call == note.pop("end") and (note["state"] == "running" or call not in calls):
+                    calls[call] = note
+                    self._live[call] = [(line.start(), 0)]
         return calls
 
-    def add(
-        self, call: int, fields: str, line_at: tuple[int, int], *, running: bool, sync: bool
-    ) -> None:
+    def add(self, call: int, fields: str, line_at: list[int], *, running: bool, sync: bool) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
         state = "running" if running else "waiting"
-        note = f'{{{fields}, "state": "{state}", "call": {call}, "line_at": '.encode()
-        room = max(512, 1 << (len(note) + _ROOM + 1).bit_length())
+        note = (
+            f'{_BEGINS}{line_at!s:{_ROOM}}, "state": "{state}", "call": {call}, '
+            f'{fields}, "end": {call}}}'
+        ).encode()
+        room = max(512, 1 << len(note).bit_length())
         with self._lock:
             notes = self._live.setdefault(call, [])  # first, so that the file stays from now on
             while self._fd < 0:
@@ -101,28 +97,36 @@ class Journal:
                 start = free.pop()
             else:
                 start, self._end = self._end, self._end + room
-            notes.append((start, room, start + len(note)))
-        self._write((note + _numbers(line_at) + b"}").ljust(room - 1) + b"\n", start, sync)
+            notes.append((start, room))
+        self._write(note.ljust(room - 1) + b"\n", start, sync)
         self._clear(notes, but=1)
 
-    def place(self, call: int, line_at: tuple[int, int], *, sync: bool) -> None:
+    def place(self, call: int, line_at: list[int], *, sync: bool) -> None:
         """Note where the call's line is about to be written, so that nobody writes it twice."""
-        for _, _, place in self._live.get(call, [])[-1:]:
-            self._write(_numbers(line_at), place, sync)
+        for start, _ in self._live.get(call, [])[-1:]:
+            self._write(f"{line_at!s:{_ROOM}}".encode(), start + len(_BEGINS), sync)
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
         self._clear(self._live.get(call, []))
         with self._lock:
             self._live.pop(call, None)
-            if not self._live and not self._lingers():
+            if not self._live and self._fd >= 0 and not self._lingers():
                 self.remove()
 
     def remove(self) -> None:
-        """Remove the file."""
+        """Remove the file; it stays locked until it is gone, so that nobody takes it up."""
         path, fd = self._path, self._detached()
         if fd >= 0:
             _remove(path, fd)
+
+    def remove_if_idle(self) -> None:
+        """Remove the file, if nothing is in flight, for the janitor, who then goes home."""
+        with self._lock:
+            self._janitor = None
+            if not self._live:
+                with suppress(OSError):
+                    self.remove()
 
     def release(self) -> None:
         """Close the file and leave it: without unlocking, since after a fork the lock is shared."""
@@ -136,10 +140,7 @@ class Journal:
         return fd
 
     def _create(self, sync: bool) -> None:
-        now = time.monotonic()
-        if now - self._since > 1:
-            self._since, self._made = now, 0
-        self._made += 1
+        self._made.append(time.monotonic())
         path = f"{self._prefix}{next(_count):x}"
         fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -158,50 +159,28 @@ class Journal:
             self._path, self._fd = path, fd
 
     def _lingers(self) -> bool:
-        """Whether the idle file is left to a thread of ours, since calls come thick and fast.
+        """Whether the idle file is left to a janitor, since calls come thick and fast.
 
-        To make and remove it costs more than all else that the log does for a call. The thread is
-        no daemon: a program does not end before it has done its work.
+        To make and remove it for a call costs more than all else that the log does.
         """
-        if self._made < _OFTEN or self._fd < 0:
+        if len(self._made) < 100 or self._made[-1] - self._made[0] > 1:
             return False
-        self._struck += 1
-        if not self._at_work:
+        if self._janitor is None:
             if not threading.main_thread().is_alive():
-                return False  # the program is ending, and waits for threads no more
-            janitor = threading.Thread(target=self._clean_up, name="actionguard", daemon=False)
+                return False  # the program is ending, and no longer waits for threads
+            janitor = _Janitor(self)
             try:
                 janitor.start()
-            except RuntimeError:  # there can be no thread more
+            except RuntimeError:  # there can be no more threads
                 return False
-            self._janitor, self._at_work = janitor, True
-            _with_janitor.add(self)
+            self._janitor = janitor
+        self._janitor.needed = True
         return True
 
-    def _clean_up(self) -> None:
-        seen = -1
-        while seen != self._struck:
-            seen = self._struck
-            if self._hurry.wait(_QUIET):
-                break
-        with self._lock:
-            self._at_work = False
-            if not self._live:  # else the next strike decides again
-                with suppress(OSError):
-                    self.remove()
-
-    def end_janitor(self) -> None:
-        """End the thread, if there is one."""
-        if self._janitor is not None:
-            self._hurry.set()
-            self._janitor.join(1)  # not for ever: who wants to fork may have the lock it waits for
-            self._hurry.clear()
-            self._janitor = None
-
-    def _clear(self, notes: list[tuple[int, int, int]], *, but: int = 0) -> None:
+    def _clear(self, notes: list[tuple[int, int]], *, but: int = 0) -> None:
         while len(notes) > but:
             self._write(b"#", notes[0][0], sync=False)
-            start, room, _ = notes.pop(0)
+            start, room = notes.pop(0)
             self._free.setdefault(room, []).append(start)
 
     def _write(self, data: bytes, at: int, sync: bool) -> None:
@@ -212,14 +191,35 @@ class Journal:
             os.fsync(self._fd)
 
 
-def _before_fork() -> None:
-    # Python 3.12 warns of a fork beside a thread.
-    for journal in list(_with_janitor):
-        journal.end_janitor()
+class _Janitor(threading.Thread):
+    """Removes a journal's file, once nothing was struck off for a moment.
+
+    Not a daemon: a program that ends waits for it, and leaves no file. A fork does too, since
+    Python warns of a fork beside a thread.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(name="actionguard", daemon=False)
+        self._journal = journal
+        self._hurry = threading.Event()
+        self.needed = True
+
+    def run(self) -> None:
+        while self.needed and not self._hurry.is_set():
+            self.needed = False
+            self._hurry.wait(0.01)
+        self._journal.remove_if_idle()
+
+    @classmethod
+    def end_all(cls) -> None:
+        for thread in threading.enumerate():
+            if isinstance(thread, cls):
+                thread._hurry.set()
+                thread.join(1)  # not for ever: who forks may hold the lock that it waits for
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+    os.register_at_fork(before=_Janitor.end_all)
 
 
 def note_files(log: str) -> list[str]:
@@ -277,16 +277,12 @@ def _remove(path: str, fd: int) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
     finally:
-        if fcntl is not None:  # locked until it is gone, so that nobody takes it up
+        if fcntl is not None:
             os.close(fd)
 
 
-def _numbers(line_at: tuple[int, int]) -> bytes:
-    return (b"[%d, %d]" % line_at).ljust(_ROOM)
-
-
 def _pwrite(fd: int, data: bytes, at: int) -> int:
-    if hasattr(os, "pwrite"):
+    if fcntl is not None:
         return os.pwrite(fd, data, at)
     with _seeking:  # Windows
         os.lseek(fd, at, os.SEEK_SET)

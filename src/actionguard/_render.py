@@ -258,9 +258,12 @@ def json_text(value: object) -> str:
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
     try:
-        if type(value) is dict:  # named plain values, as most calls have: in 1.0 instead of 2.4 us
-            pairs = [f"{_NAMES[type(k)](k)}: {_SCALARS[type(v)](v)}" for k, v in value.items()]
-            return "{" + ", ".join(pairs) + "}"
+        if type(value) is dict and value:  # named plain values, as of most calls: half the time
+            parts = ["{"]
+            for name, item in value.items():
+                parts += _NAMES[type(name)](name), ": ", _SCALARS[type(item)](item), ", "
+            parts[-1] = "}"
+            return "".join(parts)
         return _SCALARS[type(value)](value)
     except Exception:  # there is more to it, or another thread changed it
         pass

@@ -88,11 +88,12 @@ class AuditLog:
         Raises:
             OSError: The line could not be written.
         """
-        entry = Entry(self._writer, _head(action.tool_name, action.args), self.fsync)
-        entry.say(needed_approval, decision, executed, result, error)
+        entry = Entry(self._writer, action.tool_name, action.args, self.fsync)
+        record: dict[str, Any] = json.loads(
+            entry.say(needed_approval, decision, executed, result, error)
+        )
         if self.enabled:
             self._writer.write(entry)
-        record: dict[str, Any] = json.loads(entry.line)
         return record
 
     def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -113,7 +114,7 @@ class AuditLog:
 
         None if the log is off.
         """
-        return Entry(self._writer, _head(tool, args), self.fsync) if self.enabled else None
+        return Entry(self._writer, tool, args, self.fsync) if self.enabled else None
 
 
 def read_log(
@@ -140,18 +141,30 @@ def read_log(
 class Entry:
     """One call on its way to its line."""
 
-    __slots__ = ("_head", "_writer", "fsync", "journal", "line", "line_at", "number", "tried")
+    __slots__ = (
+        "_args",
+        "_head",
+        "_writer",
+        "fsync",
+        "journal",
+        "line",
+        "line_at",
+        "number",
+        "tried",
+    )
 
-    def __init__(self, writer: _Writer, head: str, fsync: bool) -> None:
+    def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any], fsync: bool) -> None:
+        now = datetime.now(timezone.utc).isoformat()
+        self._head = f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": '
+        self._args = json_text(args)
         self._writer = writer
-        self._head = head
         self.fsync = fsync
         self.journal = writer.journal
         self.number = next(_numbers)
         #: What is to be written, once the call is over.
         self.line = b""
         #: The inode and offset where it will stand in the log.
-        self.line_at = 0, 0
+        self.line_at = [0, 0]
         #: Whether it may stand there already.
         self.tried = False
 
@@ -163,7 +176,9 @@ class Entry:
         Raises:
             OSError: Neither this nor a line can be written; the call must not run.
         """
-        fields = f"{self._head}, {_answer(needed_approval, decision)}{_metadata(decision)}"
+        fields = (
+            f"{self._head}{self._args}, {_answer(needed_approval, decision)}{_metadata(decision)}"
+        )
         self.line_at = self._writer.get_ready(self)
         self.journal.add(self.number, fields, self.line_at, running=running, sync=self.fsync)
 
@@ -201,13 +216,15 @@ class Entry:
         executed: bool,
         result: object,
         error: object,
-    ) -> None:
+    ) -> str:
         """Put the line into words."""
-        self.line = (
-            f"{{{self._head}, {_answer(needed_approval, decision)}, "
+        line = (
+            f"{{{self._head}{self._args}, {_answer(needed_approval, decision)}, "
             f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
             f'"error": {json_text(error)}{_metadata(decision)}}}\n'
-        ).encode()
+        )
+        self.line = line.encode()
+        return line
 
 
 class _Writer:
@@ -242,7 +259,7 @@ class _Writer:
 
     __del__ = _close
 
-    def get_ready(self, entry: Entry) -> tuple[int, int]:
+    def get_ready(self, entry: Entry) -> list[int]:
         """Where the entry's line would stand now; raises if no line could be written."""
         if entry.journal is not self.journal:
             raise OSError("the call was begun in the parent process, before a fork")
@@ -252,7 +269,7 @@ class _Writer:
                 self.settle()
                 found = self._found() or self._open(entry.fsync)
                 self.recover()
-        return found.st_ino, found.st_size
+        return [found.st_ino, found.st_size]
 
     def write(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and forget it."""
@@ -315,17 +332,20 @@ class _Writer:
 
     def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
         """A call whose process died before the line was written."""
-        entry = Entry(self, "", fsync=False)  # the log is synced as a whole, before the notes go
+        entry = Entry(
+            self, "", {}, fsync=False
+        )  # the log is synced as a whole, before the notes go
         entry.journal, entry.number = journal, number
-        entry.line_at, entry.tried = tuple(note["line_at"]), True
+        entry.line_at, entry.tried = note["line_at"], True
         running = note["state"] == "running"
-        record = {key: note[key] for key in list(note)[:7]} | {
+        known = list(note.items())[3:]
+        record = {
+            **dict(known[:7]),
             "executed": None if running else False,
             "result": None,
             "error": _ENDED_RUNNING if running else _ENDED_WAITING,
+            **dict(known[7:]),
         }
-        if "decision_metadata" in note:
-            record["decision_metadata"] = note["decision_metadata"]
         entry.line = f"{json.dumps(record)}\n".encode()
         return entry
 
@@ -338,7 +358,7 @@ class _Writer:
             size = self._lock_file(entry.fsync)
             if size not in (0, self._size) and not self._ends_well():
                 line = b"\n" + line  # what a crash or a full disk tore ends here
-            line_at = self._identity[1], size + len(line) - len(entry.line)
+            line_at = [self._identity[1], size + len(line) - len(entry.line)]
             if line_at != entry.line_at:
                 entry.line_at = line_at
                 entry.journal.place(entry.number, line_at, sync=entry.fsync)
@@ -359,13 +379,12 @@ class _Writer:
     def _lock_file(self, sync: bool) -> int:
         """Lock the file that stands at the path, and say how long it is."""
         while True:
-            if self._fd < 0:
-                self._open(sync)
-            _journal.lock(self._fd)
-            found = self._found()
-            if found is not None:
-                return found.st_size
-            self._close()  # it was renamed or removed
+            if self._fd >= 0:
+                _journal.lock(self._fd)
+                found = self._found()
+                if found is not None:
+                    return found.st_size
+            self._open(sync)  # for the first time, or it was renamed or removed
 
     def _found(self) -> os.stat_result | None:
         """The state of the open file, if it still is what stands at the path."""
@@ -454,11 +473,6 @@ def _opened(path: str, flags: int) -> int:
 def _write_all(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
-
-
-def _head(tool: str, args: Mapping[str, Any]) -> str:
-    now = datetime.now(timezone.utc).isoformat()
-    return f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
 
 
 def _answer(needed_approval: bool, decision: Decision | None) -> str:
