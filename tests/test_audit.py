@@ -12,14 +12,19 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_render_json import odd_values
 
 from actionguard import Action, ApprovalChannel, AuditLog, Decision, guard
 from actionguard.audit import read_log
@@ -240,8 +245,6 @@ def test_descriptors_are_given_back() -> None:
     def use(number: int) -> None:
         guard(lambda: None, audit=f"{folder}/{number}.jsonl", channel=YES)()
 
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         use(0)
         gc.collect()
@@ -457,6 +460,38 @@ def test_record(log_path: Path, lines: Lines) -> None:
         "decision_metadata": {"ticket": 7},
     }
     assert off["approved"] is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(odd_values, odd_values, odd_values, st.text(st.characters()), st.booleans())
+def test_any_call(value: object, result: object, said: Any, name: str, raises: bool) -> None:
+    """Whatever a call, a channel and a body give to the log, it gets one line with all its keys."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            return said  # type: ignore[no-any-return]
+
+    class Channel(ApprovalChannel):
+        def request_approval(self, action: Action) -> Decision:
+            return Decision(True, said, None, {"said": said})
+
+    def body(value: object, **more: object) -> object:
+        if raises:
+            raise Odd
+        return result
+
+    body.__name__ = name
+    with tempfile.TemporaryDirectory() as folder:
+        log = AuditLog(Path(folder) / "audit.jsonl")
+        with suppress(Odd):
+            guard(body, audit=log, channel=Channel())(value, other=value)
+        line = log.path.read_bytes()
+
+    assert line.isascii() and line.endswith(b"\n") and line.count(b"\n") == 1
+    assert list(json.loads(line, parse_constant=pytest.fail)) == [
+        *("timestamp", "tool", "args", "needed_approval", "approved", "decision_source"),
+        *("decision_comment", "executed", "result", "error", "decision_metadata"),
+    ]
 
 
 def test_history_is_what_was_decided_on(log_path: Path, lines: Lines) -> None:

@@ -189,7 +189,8 @@ def test_killed_while_recovering(log_path: Path) -> None:
     assert steps > 30
 
 
-def test_random_kills(log_path: Path) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_random_kills(log_path: Path, rotated: bool) -> None:
     """Processes killed at any time on one log: every call has one line, and it is true."""
     held = ApprovalPolicy(require_if=lambda args: args["number"] % 2)
     began: set[tuple[int, int]] = set()
@@ -222,12 +223,15 @@ def test_random_kills(log_path: Path) -> None:
                 os.kill(child, signal.SIGKILL)
                 said += pipe.read()
             assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+            if rotated and log_path.exists():
+                log_path.rename(f"{log_path}.{worker}")
             for report in said.decode().split():
                 (began if report[0] == "b" else ended).add((worker, int(report[1:])))
     AuditLog(log_path)
 
-    found = {(r["args"]["worker"], r["args"]["number"]): r["executed"] for r in read_log(log_path)}
-    assert len(found) == len(list(read_log(log_path))), "a call has two lines"
+    records = [r for file in log_path.parent.iterdir() for r in read_log(file)]
+    found = {(r["args"]["worker"], r["args"]["number"]): r["executed"] for r in records}
+    assert len(found) == len(records), "a call has two lines"
     assert began <= found.keys(), "a call that began has no line"
     assert {call for call in ended if found[call] is not True} == set()
     assert {call for call, ran in found.items() if ran is True} <= began
@@ -348,6 +352,20 @@ def test_program_that_ends_in_a_burst(end: str, log_path: Path) -> None:
     )
 
     assert os.listdir(log_path.parent) == [log_path.name]
+
+
+def test_folder_removed_in_a_burst(log_path: Path) -> None:
+    """Where the log's folder is removed with all that is in it, the next call is noted anew."""
+    log = AuditLog(log_path)
+    burst(log_path)
+    shutil.rmtree(log_path.parent)
+
+    entry = log.entry("refund", {})
+    entry.note(running=True, needed_approval=False)
+
+    assert [call["tool"] for call in log.in_flight()] == ["refund"]
+    entry.close(needed_approval=False, decision=None, executed=True)
+    assert len(list(log.records())) == 1
 
 
 def test_killed_in_a_burst(log_path: Path) -> None:

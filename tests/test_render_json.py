@@ -324,8 +324,11 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+odd_values = st.recursive(odd_scalars, containers, max_leaves=15)
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
-@given(st.recursive(odd_scalars, containers, max_leaves=15))
+@given(odd_values)
 def test_any_value(value: object) -> None:
     """Whatever the value is, there is one line of strict JSON, and no exception."""
     read(value)

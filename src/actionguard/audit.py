@@ -268,6 +268,7 @@ class _Writer:
             with self._lock:
                 self.settle()
                 found = self._found() or self._open(entry.fsync)
+                self.journal.remove_if_idle()  # it may have been removed with the log's folder
                 self.recover()
         return [found.st_ino, found.st_size]
 
