@@ -111,33 +111,30 @@ class Journal:
         self._clear(self._live.get(call, []))
         with self._lock:
             self._live.pop(call, None)
-            if not self._live and self._fd >= 0 and not self._lingers():
+            if not self._lingers():
+                self.remove_if_idle()
+
+    def remove_if_idle(self) -> None:
+        """Remove the file if nothing is in flight; if that fails, later calls use it and try."""
+        with self._lock, suppress(OSError):
+            if not self._live:
                 self.remove()
 
     def remove(self) -> None:
         """Remove the file; it stays locked until it is gone, so that nobody takes it up."""
-        path, fd = self._path, self._detached()
-        if fd >= 0:
-            _remove(path, fd)
-
-    def remove_if_idle(self) -> None:
-        """Remove the file, if nothing is in flight, for the janitor, who then goes home."""
-        with self._lock:
-            self._janitor = None
-            if not self._live:
-                with suppress(OSError):
-                    self.remove()
+        if self._fd >= 0:
+            if fcntl is None:  # Windows removes no open file
+                self.release()
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self.release()
 
     def release(self) -> None:
         """Close the file and leave it: without unlocking, since after a fork the lock is shared."""
-        fd = self._detached()
-        if fd >= 0:
-            os.close(fd)
-
-    def _detached(self) -> int:
         # In one step, in which no signal's handler can come with a call of its own.
         fd, self._fd, self._end, self._live, self._free = self._fd, -1, 0, {}, {}
-        return fd
+        if fd >= 0:
+            os.close(fd)
 
     def _create(self, sync: bool) -> None:
         self._made.append(time.monotonic())
@@ -147,25 +144,24 @@ class Journal:
             lock(fd)
             if sync:
                 sync_folder(path)
-            gone = fcntl is not None and not os.fstat(fd).st_nlink
-        except BaseException:
-            _remove(path, fd)
-            raise
-        if gone or self._fd >= 0:
-            # It was taken for a dead process's before it was locked; or a signal came, and its
-            # handler's call has made one.
-            _remove(path, fd)
-        else:
-            self._path, self._fd = path, fd
+            if self._fd < 0 and (fcntl is None or os.fstat(fd).st_nlink):
+                self._path, self._fd, fd = path, fd, -1
+        finally:
+            if fd >= 0:
+                # It failed; or it was taken for a dead process's before it was locked; or a signal
+                # came, and its handler's call has made one.
+                with suppress(OSError):
+                    os.unlink(path)
+                os.close(fd)
 
     def _lingers(self) -> bool:
-        """Whether the idle file is left to a janitor, since calls come thick and fast.
+        """Whether the file is left to a janitor, since calls come thick and fast.
 
-        To make and remove it for a call costs more than all else that the log does.
+        To make and remove it for each call costs more than all else that the log does.
         """
-        if len(self._made) < 100 or self._made[-1] - self._made[0] > 1:
+        if self._live or len(self._made) < 100 or self._made[-1] - self._made[0] > 1:
             return False
-        if self._janitor is None:
+        if self._janitor is None or self._janitor.done:
             if not threading.main_thread().is_alive():
                 return False  # the program is ending, and no longer waits for threads
             janitor = _Janitor(self)
@@ -192,7 +188,7 @@ class Journal:
 
 
 class _Janitor(threading.Thread):
-    """Removes a journal's file, once nothing was struck off for a moment.
+    """Removes a journal's file, once no call came to its end for a moment.
 
     Not a daemon: a program that ends waits for it, and leaves no file. A fork does too, since
     Python warns of a fork beside a thread.
@@ -203,11 +199,13 @@ class _Janitor(threading.Thread):
         self._journal = journal
         self._hurry = threading.Event()
         self.needed = True
+        self.done = False
 
     def run(self) -> None:
         while self.needed and not self._hurry.is_set():
             self.needed = False
             self._hurry.wait(0.01)
+        self.done = True
         self._journal.remove_if_idle()
 
     @classmethod
@@ -267,17 +265,6 @@ def sync_folder(path: str) -> None:
         try:
             os.fsync(fd)
         finally:
-            os.close(fd)
-
-
-def _remove(path: str, fd: int) -> None:
-    if fcntl is None:  # Windows removes no open file
-        os.close(fd)
-    try:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-    finally:
-        if fcntl is not None:
             os.close(fd)
 
 

@@ -70,8 +70,20 @@ class AuditLog:
         Raises:
             OSError: Says what stands in the way.
         """
-        if self.enabled:
-            _check(str(self.path))
+        if not self.enabled:
+            return
+        path = str(self.path)
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, "an audit log is a file, and this a folder", path)
+        with suppress(FileNotFoundError):
+            os.close(_opened(path, 0))
+        folder = os.path.dirname(path)
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, "an audit log cannot be made below", folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "an audit log cannot be made in", folder)
 
     def record(
         self,
@@ -140,18 +152,6 @@ def read_log(
 
 class Entry:
     """One call on its way to its line."""
-
-    __slots__ = (
-        "_args",
-        "_head",
-        "_writer",
-        "fsync",
-        "journal",
-        "line",
-        "line_at",
-        "number",
-        "tried",
-    )
 
     def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any], fsync: bool) -> None:
         now = datetime.now(timezone.utc).isoformat()
@@ -297,13 +297,10 @@ class _Writer:
             self._settles = True
             try:
                 while self._owed:
-                    entry = self._owed.popleft()
-                    try:
-                        self._append(entry)
-                        entry.journal.strike(entry.number)
-                    except BaseException:
-                        self._owed.appendleft(entry)
-                        raise
+                    entry = self._owed[0]
+                    self._append(entry)
+                    entry.journal.strike(entry.number)
+                    self._owed.popleft()
                 self._stuck = False
             except BaseException:
                 self._stuck = True
@@ -354,23 +351,24 @@ class _Writer:
         if entry.tried and self._holds(entry):
             return  # an earlier attempt got so far, before it failed or was killed
         entry.tried = True
-        line = entry.line
         try:
             size = self._lock_file(entry.fsync)
-            if size not in (0, self._size) and not self._ends_well():
-                line = b"\n" + line  # what a crash or a full disk tore ends here
-            line_at = [self._identity[1], size + len(line) - len(entry.line)]
+            # What a crash or a full disk tore ends here.
+            torn = b"" if size in (0, self._size) or self._ends_well() else b"\n"
+            line_at = [self._identity[1], size + len(torn)]
             if line_at != entry.line_at:
                 entry.line_at = line_at
                 entry.journal.place(entry.number, line_at, sync=entry.fsync)
             self._size = -1
+            left = torn + entry.line
             try:
-                _write_all(self._fd, line)
+                while left:
+                    left = left[os.write(self._fd, left) :]
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(self._fd, size)
                 raise
-            self._size = size + len(line)
+            self._size = size + len(torn) + len(entry.line)
         finally:
             if self._fd >= 0:
                 _journal.unlock(self._fd)
@@ -449,31 +447,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _check(path: str) -> None:
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "an audit log is a file, and this is a folder", path)
-    with suppress(FileNotFoundError):
-        os.close(_opened(path, 0))
-    folder = os.path.dirname(path)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    if not os.path.isdir(folder):
-        raise NotADirectoryError(errno.ENOTDIR, "an audit log cannot be made below", folder)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "an audit log cannot be made in", folder)
-
-
 def _opened(path: str, flags: int) -> int:
     fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, 0o666)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)
     return fd
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _answer(needed_approval: bool, decision: Decision | None) -> str:
