@@ -330,21 +330,18 @@ class _Writer:
 
     def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
         """A call whose process died before the line was written."""
-        entry = Entry(
-            self, "", {}, fsync=False
-        )  # the log is synced as a whole, before the notes go
-        entry.journal, entry.number = journal, number
-        entry.line_at, entry.tried = note["line_at"], True
-        running = note["state"] == "running"
-        known = list(note.items())[3:]
-        record = {
-            **dict(known[:7]),
+        # Not synced one by one: the log is, as a whole, before the notes go.
+        entry = Entry(self, "", {}, fsync=False)
+        entry.journal, entry.number, entry.tried = journal, number, True
+        entry.line_at, running = note.pop("line_at"), note.pop("state") == "running"
+        del note["call"]
+        metadata = {key: note.pop(key) for key in list(note)[7:]}
+        ended = {
             "executed": None if running else False,
             "result": None,
             "error": _ENDED_RUNNING if running else _ENDED_WAITING,
-            **dict(known[7:]),
         }
-        entry.line = f"{json.dumps(record)}\n".encode()
+        entry.line = f"{json.dumps(note | ended | metadata)}\n".encode()
         return entry
 
     def _append(self, entry: Entry) -> None:
@@ -357,8 +354,8 @@ class _Writer:
             torn = b"" if size in (0, self._size) or self._ends_well() else b"\n"
             line_at = [self._identity[1], size + len(torn)]
             if line_at != entry.line_at:
-                entry.line_at = line_at
                 entry.journal.place(entry.number, line_at, sync=entry.fsync)
+                entry.line_at = line_at
             self._size = -1
             left = torn + entry.line
             try:
@@ -418,10 +415,8 @@ class _Writer:
         for found in files:
             with suppress(OSError), open(found, "rb") as file:
                 file.seek(offset)
-                line = file.readline()
-                # A torn line is no record, and a note does not say whether the call was executed.
-                if line.startswith(call) and "executed" in (_parsed(line) or ()):
-                    return True
+                if file.read(len(call)) == call:
+                    return _parsed(call + file.readline()) is not None  # else it is torn
         return False
 
 
