@@ -136,6 +136,40 @@ def test_fork_while_calls_are_in_flight(log_path: Path, lines: Lines) -> None:
     assert only_file(log_path)
 
 
+def test_forks_while_threads_work(log_path: Path, lines: Lines) -> None:
+    """Wherever a thread is in the midst of a call, a child that is forked then can make its own."""
+    over = threading.Event()
+    made = [0, 0, 0]
+
+    @guard(audit=log_path, channel=YES)
+    def pay(writer: int, number: int) -> None: ...
+
+    def work(writer: int) -> None:
+        while not over.is_set():
+            made[writer] += 1
+            pay(writer, made[writer])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(30):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12
+            child = os.fork()
+        if not child:
+            signal.alarm(20)  # a lock that nobody holds any more
+            pay(3, number)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    over.set()
+    for thread in threads:
+        thread.join()
+
+    calls = Counter((line["args"]["writer"], line["args"]["number"]) for line in lines())
+    expected = {(n, number + 1) for n in range(3) for number in range(made[n])}
+    assert calls == Counter(expected | {(3, number) for number in range(30)})
+
+
 @pytest.mark.parametrize("away", [os.unlink, lambda path: os.rename(path, f"{path}.{next(AWAY)}")])
 def test_rotated_under_load(away: Any, log_path: Path) -> None:
     """A log that is renamed under its writers is made anew; none of its lines is lost or torn."""

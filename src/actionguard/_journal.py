@@ -211,7 +211,7 @@ class _Janitor(threading.Thread):
     @classmethod
     def end_all(cls) -> None:
         for thread in threading.enumerate():
-            if isinstance(thread, cls):
+            if isinstance(thread, cls) and thread.is_alive():
                 thread._hurry.set()
                 thread.join(1)  # not for ever: who forks may hold the lock that it waits for
 
