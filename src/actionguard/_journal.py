@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     import fcntl
@@ -26,6 +26,14 @@ _ROOM = 44
 
 _count = itertools.count()
 _seeking = threading.Lock()
+
+
+class Noted(NamedTuple):
+    """What is noted of a call."""
+
+    line_at: list[int]
+    state: str
+    fields: dict[str, Any]
 
 
 class Journal:
@@ -66,17 +74,17 @@ class Journal:
         journal.release()
         return None
 
-    def calls(self) -> dict[int, dict[str, Any]]:
+    def calls(self) -> dict[int, Noted]:
         """What the file says of the calls that are in flight, by their numbers."""
         with open(self._fd, "rb", closefd=False) as file:
             data = file.read()
-        calls: dict[int, dict[str, Any]] = {}
+        calls: dict[int, Noted] = {}
         for line in re.finditer(rb"[^\n\0]+", data):  # zeros stand where a write failed
             with suppress(ValueError, KeyError, TypeError):  # struck off, or not whole
-                note = json.loads(line.group())
-                call = note["call"]
-                if call == note.pop("end") and (note["state"] == "running" or call not in calls):
-                    calls[call] = note
+                fields = json.loads(line.group())
+                line_at, state, call, end = map(fields.pop, ("line_at", "state", "call", "end"))
+                if call == end and (state == "running" or call not in calls):
+                    calls[call] = Noted(line_at, state, fields)
                     self._live[call] = [(line.start(), 0)]
         return calls
 
@@ -236,7 +244,7 @@ def in_flight(log: str) -> list[dict[str, Any]]:
         with suppress(OSError):
             journal._fd = os.open(path, os.O_RDONLY)
             if not lock(journal._fd, wait=False):
-                calls += journal.calls().values()
+                calls += (n.fields | {"state": n.state} for n in journal.calls().values())
         journal.release()
     return calls
 

@@ -20,7 +20,7 @@ from typing import Any, final
 from weakref import WeakValueDictionary
 
 from actionguard import _journal
-from actionguard._journal import Journal
+from actionguard._journal import Journal, Noted
 from actionguard._render import json_text
 from actionguard.core import Action, Decision
 
@@ -318,8 +318,8 @@ class _Writer:
                 if journal is None:
                     continue
                 try:
-                    for number, note in journal.calls().items():
-                        self._append(self._left_over(journal, number, note))
+                    for number, noted in journal.calls().items():
+                        self._append(self._left_over(journal, number, noted))
                     if self._fd >= 0:
                         os.fsync(self._fd)
                     journal.remove()
@@ -328,20 +328,22 @@ class _Writer:
                 finally:
                     journal.release()
 
-    def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
+    def _left_over(self, journal: Journal, number: int, noted: Noted) -> Entry:
         """A call whose process died before the line was written."""
         # Not synced one by one: the log is, as a whole, before the notes go.
         entry = Entry(self, "", {}, fsync=False)
-        entry.journal, entry.number, entry.tried = journal, number, True
-        entry.line_at, running = note.pop("line_at"), note.pop("state") == "running"
-        del note["call"]
-        metadata = {key: note.pop(key) for key in list(note)[7:]}
-        ended = {
+        entry.journal, entry.number = journal, number
+        entry.line_at, entry.tried = noted.line_at, True
+        running = noted.state == "running"
+        metadata = noted.fields.pop("decision_metadata", None)
+        record = {
+            **noted.fields,
             "executed": None if running else False,
             "result": None,
             "error": _ENDED_RUNNING if running else _ENDED_WAITING,
+            **({"decision_metadata": metadata} if metadata else {}),
         }
-        entry.line = f"{json.dumps(note | ended | metadata)}\n".encode()
+        entry.line = f"{json.dumps(record)}\n".encode()
         return entry
 
     def _append(self, entry: Entry) -> None:
