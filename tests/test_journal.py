@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -290,6 +291,38 @@ def test_log_that_is_open_already(log_path: Path) -> None:
     assert AuditLog(log_path).in_flight() == []
 
     assert [record["executed"] for record in read_log(log_path)] == [True, None]
+
+
+def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
+    """A person, and another process, can read what waits and what runs right now."""
+    ready, says = os.pipe()
+    child = os.fork()
+    if not child:
+        log = AuditLog(log_path)
+        log.entry("refund", {"amount": 1}).note(running=False, needed_approval=True)
+        log.entry("delete", {"who": "ü"}).note(running=True, needed_approval=True, decision=YES)
+        os.write(says, b".")
+        signal.pause()
+    os.read(ready, 1)
+
+    waiting, running = AuditLog(log_path).in_flight()
+    [notes] = notes_beside(log_path)
+    file = [json.loads(line) for line in (log_path.parent / notes).read_text().splitlines()]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    assert (waiting["tool"], waiting["state"]) == ("refund", "waiting")
+    assert (running["args"], running["state"]) == ({"who": "ü"}, "running")
+    assert running["decision_metadata"] == {"who": "Ann"}
+    assert [(note["tool"], note["state"]) for note in file] == [
+        ("refund", "waiting"),
+        ("delete", "running"),
+    ]
+    assert AuditLog(log_path).in_flight() == []
+    assert [(r["tool"], r["executed"]) for r in read_log(log_path)] == [
+        ("refund", False),
+        ("delete", None),
+    ]
 
 
 # --- the note file, while calls come thick and fast ------------------------------------------
