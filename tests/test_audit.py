@@ -10,6 +10,7 @@ import os
 import pickle
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -251,6 +252,22 @@ def test_two_names_of_one_log(spelling: str, log_path: Path, lines: Lines) -> No
         thread.join()
 
     check(lines(), 4)
+
+
+def test_private_log_stays_private(log_path: Path) -> None:
+    """Nobody who may not read the log may read its notes, or the log that follows it."""
+    log_path.touch(mode=0o600)
+    modes = []
+
+    @guard(audit=log_path, channel=YES)
+    def pay() -> None:
+        modes.extend(stat.S_IMODE(file.stat().st_mode) for file in log_path.parent.iterdir())
+
+    pay()
+    log_path.unlink()
+    pay()
+
+    assert modes == [0o600] * 4
 
 
 def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ class Journal:
     """
 
     def __init__(self, log: str) -> None:
-        self._prefix = f"{log}.inflight-{os.getpid()}-{os.urandom(4).hex()}"
+        self._log = log
+        self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._path = ""
         self._fd = -1
         self._end = 0
@@ -146,8 +147,11 @@ class Journal:
 
     def _create(self, sync: bool) -> None:
         self._made.append(time.monotonic())
-        path = f"{self._prefix}{next(_count):x}"
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o666)
+        path = f"{self._log}.inflight-{self._name}{next(_count):x}"
+        mode = 0o666
+        with suppress(FileNotFoundError):  # who may not read the log may not read this
+            mode &= os.stat(self._log).st_mode
+        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
         try:
             lock(fd)
             if sync:

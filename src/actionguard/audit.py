@@ -76,7 +76,7 @@ class AuditLog:
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, "an audit log is a file, and this a folder", path)
         with suppress(FileNotFoundError):
-            os.close(_opened(path, 0))
+            os.close(_opened(path))
         folder = os.path.dirname(path)
         while not os.path.lexists(folder):
             folder = os.path.dirname(folder)
@@ -393,9 +393,11 @@ class _Writer:
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
     def _open(self, sync: bool) -> os.stat_result:
+        # Who might not read the log before it was rotated may not read the new one.
+        mode = 0o666 if self._fd < 0 else os.fstat(self._fd).st_mode & 0o666
         self._close()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        self._fd = _opened(self.path, os.O_CREAT)
+        self._fd = _opened(self.path, os.O_CREAT, mode)
         found = os.fstat(self._fd)
         self._identity = found.st_dev, found.st_ino
         if sync:
@@ -444,8 +446,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _opened(path: str, flags: int) -> int:
-    fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, 0o666)
+def _opened(path: str, flags: int = 0, mode: int = 0o666) -> int:
+    fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, mode)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)
