@@ -33,7 +33,7 @@ def notes_beside(path: Path) -> list[str]:
     return sorted(name for name in os.listdir(path.parent) if ".inflight-" in name)
 
 
-def burst(path: Path, count: int = 300) -> None:
+def burst(path: Path, count: int = 600) -> None:
     """Make calls so thick and fast that the note file stays from one to the next."""
     released = guard(lambda: None, policy=FREE, audit=path)
     for _ in range(count):
@@ -334,7 +334,7 @@ def test_nothing_stays_after_a_burst(log_path: Path) -> None:
     wait_for_janitor()
 
     assert os.listdir(log_path.parent) == [log_path.name]
-    assert len(list(read_log(log_path))) == 300
+    assert len(list(read_log(log_path))) == 600
 
 
 def test_call_after_a_burst_is_noted(log_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_fork_in_a_burst(log_path: Path) -> None:
 
         assert in_child(lambda: burst(log_path, 5)) == 0
 
-        assert len(list(read_log(log_path))) == 305 * count
+        assert len(list(read_log(log_path))) == 605 * count
 
 
 @pytest.mark.parametrize(
@@ -411,5 +411,5 @@ def test_killed_in_a_burst(log_path: Path) -> None:
     assert in_child(dies) == signal.SIGKILL
     AuditLog(log_path)
 
-    assert [record["executed"] for record in read_log(log_path)] == [True] * 300
+    assert [record["executed"] for record in read_log(log_path)] == [True] * 600
     assert notes_beside(log_path) == []

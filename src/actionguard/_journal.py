@@ -24,6 +24,9 @@ OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
 _BEGINS = '{"line_at": '
 _ROOM = 44
 
+# A file that was made so many times within a second stays for some milliseconds after a call.
+_OFTEN = 300
+
 _count = itertools.count()
 _seeking = threading.Lock()
 
@@ -60,8 +63,8 @@ class Journal:
         self._free: dict[int, list[int]] = {}
         #: Held while the file is made or removed and room in it is taken, not while it is written.
         self._lock = threading.RLock()
-        #: When the file was made, the last hundred times.
-        self._made: deque[float] = deque(maxlen=100)
+        #: When the file was made, the last times.
+        self._made: deque[float] = deque(maxlen=_OFTEN)
         self._janitor: _Janitor | None = None
 
     @classmethod
@@ -171,7 +174,7 @@ class Journal:
 
         To make and remove it for each call costs more than all else that the log does.
         """
-        if self._live or len(self._made) < 100 or self._made[-1] - self._made[0] > 1:
+        if self._live or len(self._made) < _OFTEN or self._made[-1] - self._made[0] > 1:
             return False
         if self._janitor is None or self._janitor.done:
             if not threading.main_thread().is_alive():
