@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import json
 import multiprocessing
@@ -398,7 +399,10 @@ def test_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("step", ["open", "write", "pwrite", "ftruncate", "stat", "unlink"])
+@pytest.mark.parametrize(
+    "step",
+    ["open", "write", "pwrite", "ftruncate", "stat", "fstat", "lseek", "unlink", "fsync", "flock"],
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_failing_disk(
     step: str, when: str, log_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
@@ -406,7 +410,8 @@ def test_failing_disk(
     """A failing step before the body refuses the call, and afterwards never hides its result."""
     broken = False
     ran = []
-    real = getattr(os, step)
+    module = fcntl if step == "flock" else os
+    real = getattr(module, step)
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         # The log's own steps only: whatever else runs here may need its files.
@@ -414,9 +419,9 @@ def test_failing_disk(
             raise OSError(errno.EIO, "Input/output error")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(os, step, failing)
+    monkeypatch.setattr(module, step, failing)
 
-    @guard(audit=log_path, channel=YES)
+    @guard(audit=AuditLog(log_path, fsync=step == "fsync"), channel=YES)
     def pay(amount: int) -> str:
         nonlocal broken
         ran.append(amount)
@@ -441,12 +446,13 @@ def test_failing_disk(
     assert len(found) == len({amount for amount, _ in found})
 
 
-def test_path_that_becomes_a_folder(log_path: Path) -> None:
+@pytest.mark.parametrize("away", [os.unlink, lambda path: os.rename(path, f"{path}.1")])
+def test_path_that_becomes_a_folder(away: Callable[[Path], object], log_path: Path) -> None:
     """Where no log can be written any more, no call runs."""
     ran: list[int] = []
     pay = guard(ran.append, audit=log_path, channel=YES)
     pay(1)
-    log_path.unlink()
+    away(log_path)
     log_path.mkdir()
 
     with pytest.raises(OSError):

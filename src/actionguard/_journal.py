@@ -174,7 +174,9 @@ class Journal:
 
         To make and remove it for each call costs more than all else that the log does.
         """
-        if self._live or len(self._made) < _OFTEN or self._made[-1] - self._made[0] > 1:
+        if self._live or self._fd < 0:
+            return False
+        if len(self._made) < _OFTEN or self._made[-1] - self._made[0] > 1:
             return False
         if self._janitor is None or self._janitor.done:
             if not threading.main_thread().is_alive():

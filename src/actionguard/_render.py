@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum

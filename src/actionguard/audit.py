@@ -74,7 +74,8 @@ class AuditLog:
             return
         path = str(self.path)
         if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, "an audit log is a file, and this a folder", path)
+            fault = "an audit log is a file, and this is a folder"
+            raise IsADirectoryError(errno.EISDIR, fault, path)
         with suppress(FileNotFoundError):
             os.close(_opened(path))
         folder = os.path.dirname(path)
