@@ -120,11 +120,12 @@ class Journal:
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
-        self._clear(self._live.get(call, []))
-        with self._lock:
-            self._live.pop(call, None)
-            if not self._lingers():
-                self.remove_if_idle()
+        if call in self._live:
+            self._clear(self._live[call])
+            with self._lock:
+                self._live.pop(call, None)
+                if not self._lingers():
+                    self.remove_if_idle()
 
     def remove_if_idle(self) -> None:
         """Remove the file if nothing is in flight; if that fails, later calls use it and try."""
@@ -159,7 +160,8 @@ class Journal:
             lock(fd)
             if sync:
                 sync_folder(path)
-            if self._fd < 0 and (fcntl is None or os.fstat(fd).st_nlink):
+            there = fcntl is None or os.fstat(fd).st_nlink
+            if there and self._fd < 0:
                 self._path, self._fd, fd = path, fd, -1
         finally:
             if fd >= 0:
@@ -175,7 +177,7 @@ class Journal:
         To make and remove it for each call costs more than all else that the log does.
         """
         if self._live or self._fd < 0:
-            return False
+            return False  # it is needed, or is not there
         if len(self._made) < _OFTEN or self._made[-1] - self._made[0] > 1:
             return False
         if self._janitor is None or self._janitor.done:
