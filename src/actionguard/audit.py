@@ -417,7 +417,7 @@ class _Writer:
         files: list[os.DirEntry[str]] = []
         with suppress(OSError), os.scandir(folder) as beside:
             files += (f for f in beside if f.inode() == inode or f.name.startswith(name))
-        for found in files:
+        for found in filter(os.DirEntry.is_file, files):  # to open a pipe would wait for ever
             with suppress(OSError), open(found, "rb") as file:
                 file.seek(offset)
                 if file.read(len(call)) == call:
