@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Kind
 
-from actionguard import Action, ApprovalChannel, ApprovalDenied, ApprovalPolicy, Decision
+import actionguard
+from actionguard import (
+    Action,
+    ApprovalChannel,
+    ApprovalDenied,
+    ApprovalPolicy,
+    AuditLog,
+    Decision,
+    guard,
+)
 
 KEYS = [
     "timestamp",
@@ -318,3 +331,49 @@ def test_arguments_that_do_not_fit(kind: Kind, lines: Any) -> None:
 
     assert asked.asked == []
     assert lines() == []
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_interrupted_anywhere(held: bool, tmp_path: Path) -> None:
+    """Ctrl-C wherever Python would let it through loses no line, doubles none, and jams nothing."""
+    package = os.path.dirname(actionguard.__file__)
+    logs: list[AuditLog] = []  # kept: none is closed while another is interrupted
+    while True:
+        logs.append(log := AuditLog(tmp_path / f"{len(logs)}.jsonl"))
+        policy = ApprovalPolicy(require_always=held)
+        started: list[int] = []
+        pay = guard(started.append, policy=policy, channel=Answer(Decision(True)), audit=log)
+        pay(0)
+        left, where = len(logs), ""
+
+        def interrupt(frame: Any, event: str, arg: object) -> None:
+            # CPython looks for signals where a function begins, and when one in C is over.
+            nonlocal left, where
+            if event in ("call", "c_return") and frame.f_code.co_filename.startswith(package):
+                left -= 1
+                if not left:
+                    where = frame.f_code.co_name
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.setprofile(interrupt)
+            try:
+                pay(1)
+            finally:
+                sys.setprofile(None)
+        if not where:
+            break
+        pay(2)
+
+        executed: dict[int, list[bool | None]] = {0: [], 1: [], 2: []}
+        for record in [*log.records(), *log.in_flight()]:
+            executed[record["args"]["object"]].append(record.get("executed"))
+        assert executed[0] == executed[2] == [True], where
+        if 1 not in started:
+            assert executed[1] in ([], [False]), where
+        elif where == "__exit__":  # nothing can be done before its first step: a note is left
+            assert executed[1] in ([None], [True]), where
+        else:
+            assert executed[1] == [True], where
+    assert len(logs) > 50

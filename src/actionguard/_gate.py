@@ -247,6 +247,13 @@ class _Passage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        try:
+            return self._leave(error)
+        except BaseException:  # Ctrl-C in the midst of it, which writes no line twice
+            self._leave(error)
+            raise
+
+    def _leave(self, error: BaseException | None) -> bool:
         """Write the line; a refusal ends here.
 
         It is said outside of the block, so that an error reaches the caller without a context that
