@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii
 from pathlib import PurePath
 from typing import Any
@@ -75,6 +75,39 @@ def _own_repr(value: object) -> str:
     return str.__str__(text)
 
 
+class _Walk:
+    """A value on its way to text, with what was met of it so far."""
+
+    __slots__ = ("_above", "_met", "_repeated")
+
+    def __init__(self) -> None:
+        self._above: set[int] = set()
+        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
+        self._repeated = 0
+
+    def _container(
+        self, value: object, items: list[Any], write: Callable[[list[Any], int], str], depth: int
+    ) -> str:
+        """What `write` makes of the items, one level further down, or why that was not done."""
+        if id(value) in self._above:
+            return self._quoted(stand_in(value, "contains itself"))
+        if not depth:
+            return self._quoted(stand_in(value, f"nested more than {MAX_DEPTH} levels deep"))
+        if id(value) in self._met:
+            self._repeated += 1 + len(items)
+            if self._repeated > _MAX_REPEATED:
+                return self._quoted(stand_in(value, "repeated too often"))
+        self._met[id(value)] = value
+        self._above.add(id(value))
+        try:
+            return write(items, depth - 1)
+        finally:
+            self._above.discard(id(value))
+
+    def _quoted(self, text: str) -> str:
+        return text
+
+
 # --- for people ------------------------------------------------------------------------------
 
 
@@ -92,15 +125,10 @@ def _text(value: object) -> str:
     return _Text().of(value, MAX_DEPTH)
 
 
-class _Text:
+class _Text(_Walk):
     """One value on its way to text for people."""
 
-    __slots__ = ("_above", "_met", "_repeated")
-
-    def __init__(self) -> None:
-        self._above: set[int] = set()
-        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
-        self._repeated = 0
+    __slots__ = ()
 
     def of(self, value: object, depth: int) -> str:
         try:
@@ -118,33 +146,18 @@ class _Text:
             if issubclass(cls, scalar):
                 text = own_repr(value)
                 return text if cls is scalar else f"{cls.__name__}({text})"
+        write = partial(self._filled, cls)
         if issubclass(cls, dict):
-            return self._container(value, list(dict.items(value)), depth)
+            return self._container(value, list(dict.items(value)), write, depth)
         for base in _SEQUENCES:
             if issubclass(cls, base):
-                return self._container(value, items_of(value, base), depth)
+                return self._container(value, items_of(value, base), write, depth)
         fields = fields_of(value)
         if fields is not None:
-            return self._container(value, list(fields.items()), depth)
+            return self._container(value, list(fields.items()), write, depth)
         if cls.__module__ == "numpy" and getattr(value, "ndim", False):
             return f"{cls.__name__}({self.of(value.tolist(), depth)}, dtype={value.dtype})"
         return _own_repr(value)
-
-    def _container(self, value: object, items: list[Any], depth: int) -> str:
-        if id(value) in self._above:
-            return stand_in(value, "contains itself")
-        if not depth:
-            return stand_in(value, f"nested more than {MAX_DEPTH} levels deep")
-        if id(value) in self._met:
-            self._repeated += 1 + len(items)
-            if self._repeated > _MAX_REPEATED:
-                return stand_in(value, "repeated too often")
-        self._met[id(value)] = value
-        self._above.add(id(value))
-        try:
-            return self._filled(type(value), items, depth - 1)
-        finally:
-            self._above.discard(id(value))
 
     def _filled(self, cls: type, items: list[Any], depth: int) -> str:
         if issubclass(cls, dict):
@@ -273,15 +286,10 @@ def json_text(value: object) -> str:
         return f'"<unreadable: {type(error).__name__}>"'
 
 
-class _JSON:
+class _JSON(_Walk):
     """One value on its way to JSON."""
 
-    __slots__ = ("_above", "_met", "_repeated")
-
-    def __init__(self) -> None:
-        self._above: set[int] = set()
-        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
-        self._repeated = 0
+    __slots__ = ()
 
     def text(self, value: object, depth: int) -> str:
         scalar = _SCALARS.get(type(value))
@@ -329,23 +337,8 @@ class _JSON:
                 return self.text(plain, depth)
         return _string(_own_repr(value))
 
-    def _container(
-        self, value: object, items: list[Any], write: Callable[[list[Any], int], str], depth: int
-    ) -> str:
-        if id(value) in self._above:
-            return _string(stand_in(value, "contains itself"))
-        if not depth:
-            return _string(stand_in(value, f"nested more than {MAX_DEPTH} levels deep"))
-        if id(value) in self._met:
-            self._repeated += 1 + len(items)
-            if self._repeated > _MAX_REPEATED:
-                return _string(stand_in(value, "repeated too often"))
-        self._met[id(value)] = value
-        self._above.add(id(value))
-        try:
-            return write(items, depth - 1)
-        finally:
-            self._above.discard(id(value))
+    def _quoted(self, text: str) -> str:
+        return _string(text)
 
     def _object(self, items: list[tuple[Any, Any]], depth: int) -> str:
         texts: dict[str, str] = {}
