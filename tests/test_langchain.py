@@ -1129,6 +1129,36 @@ def test_a_base_that_watches_its_subclasses(log: AuditLog) -> None:
     assert type(one) is type(other)
 
 
+def test_injected_into_a_guarded_function(log: AuditLog, lines: Any) -> None:
+    """With @tool above @guard, too, nobody but the body sees what LangChain fills in."""
+    channel = AutoApproveChannel()
+    seen: list[Any] = []
+
+    @tool
+    @guard(channel=channel, audit=log)
+    def pay(
+        x: int,
+        secret: Annotated[str, InjectedToolArg],
+        call_id: Annotated[str, InjectedToolCallId],
+        config: RunnableConfig,
+        run_manager: Optional[CallbackManagerForToolRun] = None,  # noqa: UP045 - as in docs
+        callbacks: Callbacks = None,
+    ) -> str:
+        """Pay."""
+        seen.extend([secret, call_id, config["tags"], run_manager])
+        return "paid"
+
+    call = {"type": "tool_call", "id": "c1", "name": "pay", "args": {"x": 1, "secret": "k"}}
+    result = pay.invoke(call, {"tags": ["t"]})
+
+    assert result.content == "paid"
+    assert seen[:3] == ["k", "c1", ["t"]]
+    assert [request.args for request in channel.requests] == [{"x": 1}]
+    assert [line["args"] for line in lines()] == [{"x": 1}]
+    with pytest.raises(ValueError, match="'secret', which is left out of what a policy sees"):
+        guard(pay.func.__wrapped__, policy=ApprovalPolicy(match_args={"secret": "k"}), audit=log)
+
+
 # --- waiting ---------------------------------------------------------------------------------
 
 
@@ -1211,6 +1241,50 @@ def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
     (line,) = lines()
     assert (line["approved"], line["executed"]) == (None, False)
     assert "CancelledError" in line["error"] and SEEN == []
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
+def test_cancelled_before_the_body(
+    kind: str, held: bool, twice: bool, log: AuditLog, lines: Any
+) -> None:
+    """Released, but cancelled while the executor is busy: it does not run, and the log says so."""
+    bare, args = KINDS[kind]()
+    SEEN.clear()
+    channel = AutoApproveChannel()
+    policy = ApprovalPolicy(require_always=held)
+    tools = [guard(bare, policy=policy, channel=channel, audit=log)]
+    if twice:
+        off = AuditLog(enabled=False)
+        tools.append(guard(tools[0], policy=policy, channel=channel, audit=off))
+
+    @guard(policy=ApprovalPolicy(require_always=False), audit=log)
+    async def caller() -> None:
+        await tools[-1].ainvoke(args)
+
+    async def main() -> None:
+        loop, busy = asyncio.get_running_loop(), threading.Event()
+        executor = ThreadPoolExecutor(1)
+        loop.set_default_executor(executor)
+        before = loop.run_in_executor(None, busy.wait)
+        task = asyncio.ensure_future(caller())
+        while not executor._work_queue.qsize():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        busy.set()
+        await before
+        await asyncio.to_thread(operator.add, 1, 1)  # behind the body, had that stayed
+
+    asyncio.run(main())
+
+    inner, outer = lines()
+    assert (inner["approved"], inner["executed"]) == (True if held else None, False)
+    assert inner["error"] == "CancelledError before the body began"
+    assert (outer["executed"], outer["error"]) == (True, "CancelledError")
+    assert SEEN == [] and len(channel.requests) == held * len(tools)
 
 
 # --- guard_tools, and what cannot be guarded -------------------------------------------------

@@ -19,6 +19,10 @@ from actionguard.policy import Policy
 T = TypeVar("T")
 
 
+#: An attribute of a cancellation: it came after a call's release, but before its body began.
+NEVER_BEGAN = "_actionguard_never_began"
+
+
 class Refused(Exception):
     """The gate did not release a call: in words for an agent, and as an error for code.
 
@@ -175,7 +179,7 @@ class _Passage:
         self._decision: Decision | None = None
         self._result: Any = None
         #: Who is at work, and so whose an exception is: the "policy", the "audit log", the
-        #: "channel", its "answer" or the "body".
+        #: "channel", its "answer", the "way to the body" (an executor's) or the "body".
         self._stage = "policy"
         #: Set when the block was left without the body having started.
         self.refused: Refused
@@ -260,6 +264,8 @@ class _Passage:
         it did not have.
         """
         refused = None if error is None else self._refusal(error)
+        if NEVER_BEGAN in getattr(error, "__dict__", ()):
+            self._stage = "way to the body"
         if self._entry is None:
             pass
         elif error is not None and _pauses(error):
@@ -298,7 +304,7 @@ class _Passage:
             return None
         if self._stage == "body":
             return _describe(error)
-        return f"{type(error).__name__} before the call was released"
+        return f"{type(error).__name__} before the body began"
 
     def _new_action(self) -> Action:
         action = Action(self._gate.name, self._snapshot.copy(), self._gate.description)

@@ -23,7 +23,7 @@ from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools import tool as make_tool
 
-from actionguard._gate import Bind, Gate, Refuse, Refused
+from actionguard._gate import NEVER_BEGAN, Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
 from actionguard._options import Options, check_policy, checked_options, rule_names, what_was_meant
 from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
@@ -392,15 +392,27 @@ def _guarded_class(cls: Any) -> Any:
 
     async def abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
         inner = _enter(tool)
+        # langchain-core's own `_arun` leads to `_run` in the executor, which may be busy.
+        if cls._arun is BaseTool._arun or (cls._arun in RUNS_A_FIELD and not inner.coroutine):
+            object.__setattr__(inner, "_began", [])
         try:
             return await super(guarded, inner)._arun(*args, **kwargs)
+        except asyncio.CancelledError as cancelled:
+            inner._began.append(False)
+            if not inner._began[0]:
+                vars(cancelled)[NEVER_BEGAN] = True
+            raise
         finally:
             _leave(inner)
 
     @_looks_like(cls._run)
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(self) is inner_class and _CALL_ID not in kwargs:
-            return super(guarded, self)._run(*args, **kwargs)
+        if _CALL_ID not in kwargs and (began := getattr(self, "_began", None)) is not None:
+            began.append(True)
+            if not began[0]:
+                raise asyncio.CancelledError  # its caller left before
+            if type(self) is inner_class:
+                return super(guarded, self)._run(*args, **kwargs)
         if cls._run in RUNS_A_FIELD and self.func is None:  # there is nothing to ask for
             kwargs.pop(_CALL_ID, None)
             return super(guarded, self)._run(*args, **kwargs)
@@ -413,13 +425,17 @@ def _guarded_class(cls: Any) -> Any:
         if type(self) is inner_class and _CALL_ID not in kwargs:
             return await super(guarded, self)._arun(*args, **kwargs)
         run = functools.partial(abody, self)
-        with _config_of_plain_run(self, kwargs):
-            return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
+        try:
+            with _config_of_plain_run(self, kwargs):
+                return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
+        except asyncio.CancelledError as cancelled:
+            vars(cancelled).pop(NEVER_BEGAN, None)  # what called the tool has begun
+            raise
 
     names: dict[str, Any] = {"_bare_class": cls}
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
-    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_guards",)}
+    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_guards", "_began")}
     guarded = _subclass(cls, bases, {**names, **gates})
     fields = {name: _BareField(name) for name in BODIES if name in cls.model_fields}
     inner_class = _subclass(cls, (guarded,), {**names, **fields})
@@ -482,6 +498,8 @@ def _enter(tool: Any) -> Any:
     for name in _STATE:
         object.__setattr__(inner, name, getattr(tool, name))
     object.__setattr__(inner, "_guards", _guards_of(tool))
+    #: What came first: that the body began, or (False) that its caller left.
+    object.__setattr__(inner, "_began", [True])
     return inner
 
 

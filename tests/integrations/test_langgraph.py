@@ -534,7 +534,7 @@ def test_ctrl_c_in_the_channel(go: Any, log: AuditLog, lines: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
 
-    assert [line["error"] for line in lines()] == ["KeyboardInterrupt before the call was released"]
+    assert [line["error"] for line in lines()] == ["KeyboardInterrupt before the body began"]
     assert RAN == []
 
 
