@@ -12,6 +12,7 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -213,7 +214,10 @@ def guard(
     options = checked_options("guard", policy=policy, channel=channel, audit=audit, exclude=exclude)
 
     def decorate(target: Any) -> Any:
-        if _is_tool(target):
+        tools = sys.modules.get("langchain_core.tools.base")
+        if tools is None:  # nobody imported it yet, so nothing here is of its kind
+            return guard_callable(target, options, on_denied)
+        if isinstance(target, tools.BaseTool):
             from actionguard.langchain import guard_tool
 
             if callable(on_denied):
@@ -222,13 +226,11 @@ def guard(
                     f"and {type(target).__name__} {target.name!r} is a tool"
                 )
             return guard_tool(target, options)
-        return guard_callable(target, options, on_denied)
+        # LangChain may make a tool of it, and fill in what its agent does not see.
+        from actionguard._tool_arguments import injected_names
+
+        exclude = options.exclude | injected_names(getattr(target, "__func__", target))
+        return guard_callable(target, replace(options, exclude=exclude), on_denied)
 
     decorate.__qualname__ = "guard(...)"  # for Python's own complaint about what it is called with
     return decorate if target is None else decorate(target)
-
-
-def _is_tool(target: Any) -> bool:
-    # If nobody imported langchain-core yet, the target is nothing of its: and it is slow to load.
-    tools = sys.modules.get("langchain_core.tools.base")
-    return tools is not None and isinstance(target, tools.BaseTool)

@@ -7,8 +7,10 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackManager, BaseRunManager, Callbacks
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools.base import _is_injected_arg_type, get_all_basemodel_annotations
@@ -21,6 +23,14 @@ BODIES = ("func", "coroutine")
 #: These run the function in a field of the tool, and keep `config` and `run_manager` from it.
 RUNS_A_FIELD = (StructuredTool._run, StructuredTool._arun, Tool._run, Tool._arun)
 _MAYBE_CONFIG = RunnableConfig | None
+
+
+def injected_names(function: Any) -> frozenset[str]:
+    """The parameters that LangChain fills in itself, once a tool is made of the function."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    hints = _annotations(function)
+    return frozenset(name for name in _parameters(function) if _is_filled_in(hints[name]))
 
 
 class ToolArguments:
@@ -38,7 +48,7 @@ class ToolArguments:
         method = getattr(bare_class(tool), entry) if entry not in BODIES else None
         body = _body_of(tool, entry)
         hints = _annotations(body)
-        configs = {n for n, hint in hints.items() if hint in (RunnableConfig, _MAYBE_CONFIG)}
+        configs = {n for n, hint in hints.items() if _is_config(hint)}
         schema = _schema_fields(tool)
         hidden = {n for n, hint in {**hints, **(schema or {})}.items() if _is_injected(hint)}
         hidden.update(configs, getattr(tool, "_injected_args_keys", ()))
@@ -130,15 +140,40 @@ def _is_open(schema: Any) -> bool:
 
 def _annotations(body: Callable[..., Any]) -> dict[str, Any]:
     """What the parameters are annotated with, resolved where that is possible."""
-    hints: dict[str, Any] = {}
-    try:
-        parameters = inspect.signature(body).parameters
-        hints.update((name, parameter.annotation) for name, parameter in parameters.items())
-        owner = body.func if isinstance(body, functools.partial) else body
+    hints = {name: parameter.annotation for name, parameter in _parameters(body).items()}
+    owner: Any = body
+    while isinstance(owner, functools.partial):
+        owner = owner.func
+    if not inspect.isroutine(owner) and not hasattr(owner, "__wrapped__"):
+        owner = type(owner).__call__
+    with suppress(Exception):  # they may name what does not exist at run time
         hints.update(typing.get_type_hints(owner, include_extras=True))
-    except Exception:  # unreadable, or annotated with what does not exist at run time
-        pass
     return hints
+
+
+def _parameters(body: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(body).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _is_filled_in(hint: Any) -> bool:
+    with suppress(Exception):  # an annotation may be any object
+        return _is_config(hint) or _is_injected(hint) or _is_of_callbacks(hint)
+    return False
+
+
+def _is_config(hint: Any) -> bool:
+    return hint in (RunnableConfig, _MAYBE_CONFIG)
+
+
+def _is_of_callbacks(hint: Any) -> bool:
+    parts = typing.get_args(hint) or (hint,)
+    return hint == Callbacks or any(
+        isinstance(part, type) and issubclass(part, (BaseRunManager, BaseCallbackManager))
+        for part in parts
+    )
 
 
 def _is_injected(hint: Any) -> bool:

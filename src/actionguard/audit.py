@@ -76,7 +76,7 @@ class AuditLog:
         if os.path.isdir(path):
             fault = "an audit log is a file, and this is a folder"
             raise IsADirectoryError(errno.EISDIR, fault, path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter is told better below
             os.close(_opened(path))
         folder = os.path.dirname(path)
         while not os.path.lexists(folder):

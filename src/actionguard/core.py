@@ -83,10 +83,9 @@ def denial_message(action: Action, decision: Decision) -> str:
             f"DENIED: {call} was not executed, because no person could decide on it: {because}. "
             "Do not repeat it unchanged; go on without it, or ask the user."
         )
-    comment = comment and f" Their comment: {comment}"
     return (
-        f"DENIED: a person refused {call}. It was not executed.{comment} "
-        "Do not repeat it unchanged; find another way, or ask the user."
+        f"DENIED: a person refused {call}. It was not executed. Do not repeat it unchanged; find "
+        f"another way, or ask the user.{comment and f' Their comment: {comment}'}"
     )
 
 
