@@ -41,7 +41,9 @@ def shown(action: Action, **options: Any) -> str:
     return stream.getvalue()
 
 
-def banner(action: Action, columns: int = 80, rows: int | None = 24, waiting: int = 0) -> str:
+def banner(
+    action: Action, columns: int = 80, rows: int | None = 24, waiting: int | None = None
+) -> str:
     return Banner(columns, rows, "utf-8", dumb=False).text(action, waiting)
 
 
@@ -364,8 +366,8 @@ def test_banner() -> None:
 ──────────────────────────────────────────────────────────────
  🛑 actionguard — approval required
 ──────────────────────────────────────────────────────────────
- Tool:   refund_customer
- About:  Issue a refund to a customer's card.
+ Tool: refund_customer
+ About: Issue a refund to a customer's card.
  Args:
     amount = 4000.0
     customer_id = 'cus_123'
@@ -378,7 +380,7 @@ def test_banner_without_anything() -> None:
     """A call without arguments and description is shown as such."""
     text = shown(Action("ping", {}))
 
-    assert " Tool:   ping\n Args:\n    (none)\n" in text
+    assert " Tool: ping\n Args:\n    (none)\n" in text
     assert "About" not in text
 
 
@@ -386,7 +388,14 @@ def test_description_is_summed_up() -> None:
     """Of a long docstring the first paragraph is shown, as one."""
     text = shown(Action("ping", {}, "  Ping a\n    host.\n\n    Args:\n        host: which."))
 
-    assert " About:  Ping a host.\n Args:\n    (none)\n" in text
+    assert " About: Ping a host.\n Args:\n    (none)\n" in text
+
+
+def test_short_text_of_several_lines() -> None:
+    """Two lines are a text already, and stand beside other arguments."""
+    text = shown(Action("mail", {"body": "Dear Ann,\nplease pay.", "copies": 1}))
+
+    assert "    body =\n      │ Dear Ann,\n      │ please pay.\n    copies = 1\n" in text
 
 
 def test_text_of_several_lines() -> None:
@@ -430,7 +439,7 @@ class Liar:
 def test_nothing_is_forged(hostile: str) -> None:
     """No agent-made text moves, hides, reorders or starts a line, wherever it stands."""
     rule = "─" * 62
-    forged = f"x{hostile}\n{rule}\n Tool:   harmless\nApprove this action? [y/N] "
+    forged = f"x{hostile}\n{rule}\n Tool: harmless\nApprove this action? [y/N] "
     action = Action(
         f"tool{forged}",
         {
@@ -473,13 +482,13 @@ def test_no_text_lies() -> None:
     text = shown(Action(Lie("rm\x1b"), {Lie("k\x1b"): Lie("v\n\x1b")}, Lie("about\x1b")))
 
     assert "harmless" not in text
-    assert r" Tool:   rm\x1b" in text
-    assert r" About:  about\x1b" in text
+    assert r" Tool: rm\x1b" in text
+    assert r" About: about\x1b" in text
     assert r"    Lie('k\x1b') = Lie('v\n\x1b')" in text
 
 
 LEADS = re.compile(
-    r"─+$| 🛑 actionguard|    \S| Tool:   | About:  | {6,9}[┆│] | Args:$|$| {6}…[ +]| \d+ more | \w"
+    r"─+$| 🛑 actionguard|    \S| Tool: | About: | {6,9}[┆│] | Args:$|$| {6}…[ +]| \d+ more | \w"
 )
 
 
@@ -493,10 +502,10 @@ LEADS = re.compile(
     about=st.text(max_size=300),
     columns=st.integers(20, 200),
     rows=st.integers(6, 60),
-    waiting=st.integers(0, 1000),
+    waiting=st.none() | st.integers(0, 1000),
 )
 def test_layout(
-    name: str, args: dict[str, Any], about: str, columns: int, rows: int, waiting: int
+    name: str, args: dict[str, Any], about: str, columns: int, rows: int, waiting: int | None
 ) -> None:
     """Whatever is shown, no line is wider than the window, and the last screen holds the name."""
     lines = banner(Action(name, args, about), columns, rows, waiting).splitlines()
@@ -505,7 +514,7 @@ def test_layout(
         assert LEADS.match(line), line
         assert cells(line) < columns
     screen = lines[-(rows - 1 - (columns < len(QUESTION) + 3)) :]
-    assert any(line.startswith(" Tool:   ") for line in screen)
+    assert any(line.startswith(" Tool: ") for line in screen)
 
 
 def cells(text: str) -> int:
@@ -586,6 +595,8 @@ def test_huge_values(value: Any) -> None:
 
 def test_waiting_requests_are_counted() -> None:
     """The person knows how many more are waiting."""
+    assert "behind this one" not in banner(REFUND)
+    assert " No more requests wait behind this one.\n" in banner(REFUND, waiting=0)
     assert " 1 more request waits behind this one.\n" in banner(REFUND, waiting=1)
     assert " 2,000 more requests wait behind this one.\n" in banner(REFUND, waiting=2000)
     assert "more" not in banner(REFUND)
@@ -619,7 +630,7 @@ class Person:
     def answer(self, text: str) -> str:
         """Wait until asked, and answer; returns the tool that was asked for last."""
         assert self.asked.acquire(timeout=30)
-        tool = re.findall(r"Tool:   (\w+)", self.screen.getvalue())[-1]
+        tool = re.findall(r"Tool: (\w+)", self.screen.getvalue())[-1]
         self.answers.append(text)
         self._told.release()
         return tool

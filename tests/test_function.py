@@ -580,3 +580,23 @@ def test_above_a_cache(log_path: Any) -> None:
     assert (price("a"), price(item="a"), price("a")) == (9.5, 9.5, 9.5)
     assert price.cache_info().hits == 1
     assert [record["args"] for record in log.records()] == [{"item": "a"}] * 3
+
+
+def test_excluded_keywords() -> None:
+    """What comes in by an excluded **kwargs, or *args, reaches the body only."""
+    channel, options = asked_for()
+
+    def pay(amount: int, *rest: int, **session: str) -> Any:
+        return amount, rest, session
+
+    guarded = guard(pay, exclude=["session", "rest"], **options)
+
+    assert guarded(1, 2, token="k") == (1, (2,), {"token": "k"})
+    assert channel.requests[-1].args == {"amount": 1}
+
+
+def test_with_a_testing_channel_it_is_pickled() -> None:
+    """What can be pickled can be pickled with a channel for tests, too."""
+    guarded = guard(functools.partial(divmod, 7), channel=AutoApproveChannel(), audit=OFF)
+
+    assert pickle.loads(pickle.dumps(guarded))(2) == (3, 1)

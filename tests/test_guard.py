@@ -333,6 +333,17 @@ def test_arguments_that_do_not_fit(kind: Kind, lines: Any) -> None:
     assert lines() == []
 
 
+def test_why_the_guard_failed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Whoever turns on debugging sees where a rule failed, which agent and log do not tell."""
+    policy = ApprovalPolicy(require_if=lambda args: args["currency"])
+    pay = guard(lambda amount: amount, policy=policy, on_denied="return", audit=tmp_path / "log")
+
+    with caplog.at_level("DEBUG", logger="actionguard"):
+        assert "the guard's policy failed (KeyError)" in pay(5)
+
+    assert "currency" in caplog.text and "currency" not in pay(5)
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_interrupted_anywhere(held: bool, tmp_path: Path) -> None:
     """Ctrl-C wherever Python would let it through loses no line, doubles none, and jams nothing."""

@@ -307,7 +307,15 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "Slack by name": (
         lambda: SlackChannel("#approvals"),
-        "webhook_url must be an http(s) URL without spaces (not shown here)",
+        "webhook_url must be an http(s) URL without spaces, not this one (not shown)",
+    ),
+    "Slack by an environment variable that is not set": (
+        lambda: SlackChannel(None),  # type: ignore[arg-type]
+        "webhook_url must be an http(s) URL without spaces, not None",
+    ),
+    "a log of nothing": (
+        lambda: AuditLog(None),  # type: ignore[arg-type]
+        "AuditLog() takes a path, not None",
     ),
 }
 

@@ -820,3 +820,15 @@ def test_rules_of_a_policy_in_use_do_not_change() -> None:
     assert (policy.require_if, policy.require_always) == (None, None)
     assert policy.needs_approval({"n": 101}) is True
     assert policy.needs_approval({"n": 0, "a": "x"}) is True
+
+
+def test_predicate_keeps_its_hands_off() -> None:
+    """What require_if does to its arguments, however deep, changes nobody else's."""
+    args = {"to": ["ann", "bob"]}
+
+    class Many(ApprovalPolicy):
+        def needs_approval(self, args: dict[str, Any]) -> bool:
+            return super().needs_approval(args) or len(args["to"]) > 1
+
+    assert Many(require_if=lambda args: args["to"].clear()).needs_approval(args)
+    assert args == {"to": ["ann", "bob"]}

@@ -46,7 +46,7 @@ def test_yes_and_no(asking: str) -> None:
     """A person is asked on stderr, answers, and sees what came of it."""
     with Terminal(f"for _ in range(3): say({asking})") as terminal:
         shown = terminal.answer("y\n")
-        assert " Tool:   refund_customer\n" in shown
+        assert " Tool: refund_customer\n" in shown
         assert " ✅ approved\n<approved>" in terminal.expect("<approved>")
         terminal.answer("\n")
         terminal.expect("⛔ denied\n<denied>")
@@ -275,7 +275,7 @@ def test_ctrl_c_that_cancels_nothing() -> None:
     """
     with Terminal(program) as terminal:
         terminal.answer(CTRL_C)
-        assert "Tool:   second" in terminal.answer("y\n")
+        assert "Tool: second" in terminal.answer("y\n")
         assert "not approved: the request was withdrawn" in terminal.output
         terminal.expect("<approved>")
         terminal.expect("<unanswered> the request was withdrawn")
@@ -352,7 +352,7 @@ def test_withdrawn_question() -> None:
         shown = terminal.answer("s\n")
         assert "<cancelled>" in shown
         assert "not approved: the request was withdrawn" in shown
-        assert "Tool:   second" in shown
+        assert "Tool: second" in shown
         terminal.expect("<denied>")
         terminal.rest()
         assert termios.tcgetattr(terminal.terminal) == terminal.modes
@@ -387,8 +387,8 @@ def test_timeout_of_a_group() -> None:
         terminal.expect(QUESTION)
         terminal.process.send_signal(signal.SIGUSR1)
         shown = terminal.answer("y\n")
-        assert "Tool:   refund_customer" in shown
-        assert "Tool:   tool1" not in terminal.output
+        assert "Tool: refund_customer" in shown
+        assert "Tool: tool1" not in terminal.output
         terminal.expect("<approved>")
 
 
@@ -407,7 +407,7 @@ def test_stderr_is_redirected(asking: str) -> None:
     """With `2>log`, the question is still put to the person at the terminal."""
     with Terminal(f"say({asking})", stderr=subprocess.PIPE) as terminal:
         shown = terminal.answer("y\n")
-        assert "Tool:   refund_customer" in shown
+        assert "Tool: refund_customer" in shown
         terminal.expect("✅ approved\n<approved>")
         assert terminal.process.stderr.read() == b""
 
@@ -491,15 +491,15 @@ def test_hang_up() -> None:
 def test_windows(columns: int, rows: int) -> None:
     """Name and question are on the screen together, in any window, whatever the arguments."""
     program = """
-    junk = "x\\n" * 1000 + " Tool:   harmless\\n" * 50 + "中" * 1000
+    junk = "x\\n" * 1000 + " Tool: harmless\\n" * 50 + "中" * 1000
     say(ask(Action("delete_everything", {f"a{n}": junk for n in range(50)}, junk)))
     """
     with Terminal(program, columns=columns, rows=rows) as terminal:
         terminal.answer("")
         lines = screen(terminal, columns, rows)
         assert "".join(lines).endswith(QUESTION.rstrip())
-        (tool,) = [number for number, line in enumerate(lines) if line.startswith(" Tool:   ")]
-        name = lines[tool][9:] + (lines[tool + 1][9:] if columns < 26 else "")
+        (tool,) = [number for number, line in enumerate(lines) if line.startswith(" Tool: ")]
+        name = lines[tool][7:] + (lines[tool + 1][8:] if columns < 25 else "")
         assert name == "delete_everything"
         assert any(re.match(r"    … \d+ more", line) for line in lines)
         terminal.type("y\n")

@@ -295,6 +295,9 @@ class _Passage:
         # The exception's type only: its text may hold what neither agent nor log may see.
         name = type(error).__name__
         fault = f"the guard's {self._stage} failed ({name})"
+        import logging
+
+        logging.getLogger("actionguard").debug("%s: %s", self._gate.name, fault, exc_info=error)
         return Refused(
             blocked_message(self._new_action(), fault), error, f"{self._stage} failed: {name}"
         )

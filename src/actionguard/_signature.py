@@ -113,7 +113,7 @@ def _compile(
         if kind is _POSITIONAL_ONLY and following is not _POSITIONAL_ONLY:
             header.append("/")
         if kind is _VAR_KEYWORD:
-            rest = name
+            rest = "" if name in hidden else name
         elif name not in hidden:
             shown.append(f"{name!r}: {name}")
     display = "{" + ", ".join(shown) + "}"

@@ -41,6 +41,9 @@ class AuditLog:
         enabled: Whether to write anything.
         fsync: Whether each call waits until its crash note and its line would survive a power
             cut. Without, they survive the end of the process, however that comes.
+
+    Raises:
+        TypeError: `path` is none.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class AuditLog:
         enabled: bool = True,
         fsync: bool = False,
     ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"AuditLog() takes a path, not {path!r}")
         self.path = Path(os.path.abspath(path))
         self.enabled = enabled
         self.fsync = fsync

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from abc import abstractmethod
 from concurrent.futures import Future
+from typing import Any
 
 from actionguard.audit import read_log
 from actionguard.channels.base import ApprovalChannel
@@ -30,6 +31,12 @@ class _RecordingChannel(ApprovalChannel):
         #: What the channel was asked so far, in order.
         self.requests: list[Action] = []
         self._asked = threading.Condition()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_asked": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _asked=threading.Condition())
 
     def wait_for_requests(self, count: int = 1, timeout: float = 10.0) -> list[Action]:
         """Block until the channel was asked that often, by calls in other threads.

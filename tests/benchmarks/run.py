@@ -84,7 +84,9 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     published = environment("published", ["actionguard==0.2.1"])
-    tree = environment("tree", ["-e", str(ROOT)])
+    tree = environment("tree", [])
+    install = [tree, "-m", "pip", "install", "-q", "--no-deps", "-e", str(ROOT)]  # from wherever
+    subprocess.run(install, check=True)
     wanted = sys.argv[1:] or [case for case, _ in CASES]
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, medians (min-max) in us")
     print("| case | 0.2.1 (A) | this (B) | A/B | beside | B/beside | more |")

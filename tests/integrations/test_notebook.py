@@ -96,7 +96,7 @@ def test_sync_cell(notebook: Notebook) -> None:
 
     assert seen["asked"] == [QUESTION]
     assert seen["stdout"] == "refunded 4000\n"
-    assert " Tool:   refund\n" in seen["stderr"]
+    assert " Tool: refund\n" in seen["stderr"]
     assert "    amount = 4000\n" in seen["stderr"]
     assert "✅ approved" in seen["stderr"]
 
@@ -115,7 +115,7 @@ def test_awaited_in_a_cell(notebook: Notebook) -> None:
 
     assert seen["asked"] == [QUESTION]
     assert seen["stdout"] == "refunded 4000\n"
-    assert " Tool:   arefund\n" in seen["stderr"]
+    assert " Tool: arefund\n" in seen["stderr"]
 
 
 def test_plain_call_in_an_async_cell(notebook: Notebook) -> None:

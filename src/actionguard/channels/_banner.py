@@ -60,7 +60,7 @@ class Banner:
         drawn = "".join(UNICODE)
         self.glyphs = ASCII if dumb or self._sayable(drawn) != drawn else UNICODE
 
-    def text(self, action: Action, waiting: int) -> str:
+    def text(self, action: Action, waiting: int | None) -> str:
         """The request, up to the question.
 
         What is longer than the window is shown twice: in full, to scroll back to, and then cut
@@ -90,7 +90,7 @@ class Banner:
         self,
         action: Action,
         arguments: list[_Argument],
-        waiting: int,
+        waiting: int | None,
         room: int,
         note: str = "",
     ) -> list[str]:
@@ -98,12 +98,13 @@ class Banner:
         rule = glyphs.rule * min(_RULE, self._width)
         title = f"{glyphs.stop} actionguard {glyphs.dash} approval required{note}"
         head = [rule, *self._wrap(title, " ", "    "), rule]
-        tool = self._fit(escape(action.tool_name), " Tool:   ", 2)
+        tool = self._fit(escape(action.tool_name), " Tool: ", 2)
         about = self._about(action)
         end = [rule]
-        if waiting:
+        if waiting is not None:
             requests = "request waits" if waiting == 1 else "requests wait"
-            end += self._wrap(f"{waiting:,} more {requests} behind this one.", " ", " ")
+            count = f"{waiting:,}" if waiting else "No"
+            end += self._wrap(f"{count} more {requests} behind this one.", " ", " ")
         room -= len(tool) + 1
         # In a small window, the arguments come first.
         for part in (end, head, about):
@@ -116,7 +117,7 @@ class Banner:
     def _about(self, action: Action) -> list[str]:
         text = str.__str__(action.tool_description or "").strip()
         paragraph = re.split(r"\n\s*\n", text, maxsplit=1)[0]
-        return self._fit(escape(" ".join(paragraph.split())), " About:  ", 3) if paragraph else []
+        return self._fit(escape(" ".join(paragraph.split())), " About: ", 3) if paragraph else []
 
     def _label(self, name: str) -> str:
         # Quoted, unless it is a plain name: it must not read like `amount = 5`.
@@ -146,9 +147,11 @@ class Banner:
         return [show(value)]
 
     def _argument(self, label: str, value: object, rows: list[str], room: int) -> list[str]:
-        if len(rows) > 1 and room > _FEW_LINES:
+        if len(rows) > 1:
             title = self._fit(f"{label} =", "    ", 2)
-            return title + self._text(rows, room - len(title))
+            lines = title + self._text(rows, max(room, _FEW_LINES + 1) - len(title))
+            if len(lines) <= room:
+                return lines
         shown = show(value) if len(rows) > 1 else rows[0]
         return self._fit(f"{label} = {shown}", "    ", room)
 

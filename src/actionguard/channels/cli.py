@@ -123,7 +123,9 @@ class CLIChannel(ApprovalChannel):
         terminal = _terminal.terminal_of_stdin() if own_reader else None
         try:
             with self._screen(terminal) as screen:
-                screen.write(screen.banner.text(action, waiting=len(_line) - 1))
+                waiting = len(_line) - 1
+                told = waiting if waiting or turn.queued else None
+                screen.write(screen.banner.text(action, waiting=told))
                 try:
                     decision = self._answer(screen, terminal, turn)
                 except KeyboardInterrupt:
@@ -222,6 +224,8 @@ class _Turn(Future[None]):
         self.withdrawn = withdrawn
         #: Whether Ctrl-C, which interrupts the main thread, would leave the caller waiting.
         self.deaf = not _terminal.in_main_thread()
+        #: Whether others were there before.
+        self.queued = False
 
 
 class _Line:
@@ -237,6 +241,7 @@ class _Line:
 
     def enter(self, turn: _Turn) -> None:
         with self._lock:
+            turn.queued = bool(self._turns)
             self._turns.append(turn)
             self._call_first()
 

@@ -68,10 +68,11 @@ class SlackChannel(ApprovalChannel):
         session: Any = None,
     ) -> None:
         is_web_url = _is_web_url(webhook_url)
+        given = "None" if webhook_url is None else "this one (not shown)"
         self._webhook_url = _Secret(webhook_url)
         del webhook_url  # a traceback with locals would show it
         if not is_web_url:
-            raise ValueError("webhook_url must be an http(s) URL without spaces (not shown here)")
+            raise ValueError(f"webhook_url must be an http(s) URL without spaces, not {given}")
         if poll_fn is not None and not _takes_an_action(poll_fn):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
         if on_timeout not in ("deny", "approve"):
