@@ -251,6 +251,8 @@ class _Passage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if error is None and self._entry is None:
+            return False
         try:
             return self._leave(error)
         except BaseException:  # Ctrl-C in the midst of it, which writes no line twice
@@ -266,11 +268,9 @@ class _Passage:
         refused = None if error is None else self._refusal(error)
         if NEVER_BEGAN in getattr(error, "__dict__", ()):
             self._stage = "way to the body"
-        if self._entry is None:
-            pass
-        elif error is not None and _pauses(error):
+        if self._entry is not None and error is not None and _pauses(error):
             self._entry.drop()
-        else:
+        elif self._entry is not None:
             self._entry.close(
                 needed_approval=self._needed,
                 decision=self._decision,

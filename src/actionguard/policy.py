@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Protocol, TypedDict
 
 from actionguard._render import fields_of
-from actionguard._snapshot import Snapshot
+from actionguard._snapshot import copy_of
 
 _ABSENT = object()
 _SEQUENCES: tuple[type[Any], ...] = (list, tuple, set, frozenset, deque)
@@ -132,7 +132,7 @@ class ApprovalPolicy:
         if self._require_if is None:
             return False
         # Last, and on a copy: what it changes must not reach another rule.
-        answer = self._require_if(Snapshot(args).copy())
+        answer = self._require_if(copy_of(args))
         return answer if type(answer) is bool else _truth(answer)
 
     def __repr__(self) -> str:
