@@ -794,6 +794,21 @@ def test_failing_question_passes_the_turn_on() -> None:
     assert shown(REFUND)
 
 
+def test_asked_after_the_main_thread() -> None:
+    """A thread that outlives the main thread can still ask."""
+    done = run(
+        """
+def late():
+    threading.main_thread().join()
+    say(ask(refund))
+threading.Thread(target=late).start()
+""",
+        input="y\n",
+    )
+
+    assert "<approved>" in done.stdout
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fork_while_asking() -> None:
     """A child that was forked while its parent asks can ask on its own."""

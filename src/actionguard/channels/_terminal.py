@@ -153,7 +153,10 @@ def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool]) -> st
     question()
     if in_main_thread() and not readers:
         return _input()
-    thread, outcome = readers[0] if readers else _start(_input)
+    try:
+        thread, outcome = readers[0] if readers else _start(_input)
+    except RuntimeError:  # the main thread is at its end, and Python starts no more threads
+        return _input()
     try:
         while thread.is_alive():
             thread.join(_GLANCE)
