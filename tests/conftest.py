@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import signal
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,27 @@ from actionguard import AuditLog, guard
 
 # A shell that runs us in the background has Ctrl-C ignored, by us and by every child of ours.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def kept_busy(change: Callable[[int], None]) -> Iterator[None]:
+    """Let another thread call `change` with 1, 2, 3, ... meanwhile, and come between any steps."""
+    stop = threading.Event()
+
+    def run() -> None:
+        for n in itertools.takewhile(lambda _: not stop.is_set(), itertools.count(1)):
+            change(n)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import fractions
 import json
 import math
 import pathlib
-import sys
-import threading
 import uuid
 import warnings
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
+from conftest import kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -253,30 +252,18 @@ def test_near_the_recursion_limit() -> None:
 def test_changed_while_it_is_rendered() -> None:
     """Another thread that changes the value meanwhile does no harm."""
     shared: dict[str, Any] = {"list": [], "dict": {}, "set": set()}
-    stop = threading.Event()
 
-    def change() -> None:
-        n = 0
-        while not stop.is_set():
-            n += 1
-            shared[f"k{n % 7}"] = n
-            shared.pop(f"k{(n + 3) % 7}", None)
-            shared["dict"][n % 5] = shared["list"][:]
-            shared["dict"].pop((n + 1) % 5, None)
-            shared["set"].symmetric_difference_update({n % 11})
-            shared["list"][n % 3 :] = [n] * (n % 4)
+    def change(n: int) -> None:
+        shared[f"k{n % 7}"] = n
+        shared.pop(f"k{(n + 3) % 7}", None)
+        shared["dict"][n % 5] = shared["list"][:]
+        shared["dict"].pop((n + 1) % 5, None)
+        shared["set"].symmetric_difference_update({n % 11})
+        shared["list"][n % 3 :] = [n] * (n % 4)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with kept_busy(change):
         for _ in range(300):
             assert "unreadable" not in json_text(read(shared))
-    finally:
-        stop.set()
-        thread.join()
-        sys.setswitchinterval(interval)
 
 
 def test_a_megabyte() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from array import array
@@ -27,6 +26,7 @@ import numpy as np
 import pydantic
 import pydantic.v1
 import pytest
+from conftest import kept_busy
 
 from actionguard import Action, ApprovalChannel, ApprovalDenied, AuditLog, Decision, guard
 from actionguard._snapshot import Snapshot
@@ -440,31 +440,19 @@ def test_a_record_that_cannot_be_read_is_no_container(log_path: Any, lines: Any)
 def test_changed_while_it_is_read() -> None:
     """However often another thread changes a container, it is one: copied, and compared."""
     value: dict[str, Any] = {"set": set(), "deque": deque(), "dict": {}, "user": UserDict()}
-    stop = threading.Event()
 
-    def change() -> None:
-        n = 0
-        while not stop.is_set():
-            n += 1
-            for part in (value["set"], value["deque"]):
-                (part.add if part is value["set"] else part.append)(n)
-                part.remove(n)
-            for part in (value["dict"], value["user"], vars(value["user"])):
-                part[str(n)] = n
-                del part[str(n)]
+    def change(n: int) -> None:
+        for part in (value["set"], value["deque"]):
+            (part.add if part is value["set"] else part.append)(n)
+            part.remove(n)
+        for part in (value["dict"], value["user"], vars(value["user"])):
+            part[str(n)] = n
+            del part[str(n)]
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with kept_busy(change):
         for _ in range(300):
             copied = Snapshot(value).copy()
             assert not any(copied[name] is part for name, part in value.items())
-    finally:
-        stop.set()
-        thread.join()
-        sys.setswitchinterval(interval)
 
 
 class Meanwhile(ApprovalChannel):
