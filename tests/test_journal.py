@@ -187,7 +187,7 @@ def test_killed_while_recovering(log_path: Path) -> None:
         assert notes_beside(log_path) == []
         log_path.unlink()
         in_child(crash)
-    assert steps > 30
+    assert steps > 25
 
 
 @pytest.mark.parametrize("rotated", [False, True])

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
 _BEGINS = '{"line_at": '
 _ROOM = 44
 
-# A file that was made so many times within a second stays for some milliseconds after a call.
-_OFTEN = 300
+# A file that was made so many times within so many seconds stays for a moment after a call.
+_OFTEN, _WITHIN = 128, 0.3
 
 _count = itertools.count()
 _seeking = threading.Lock()
@@ -34,7 +34,7 @@ _seeking = threading.Lock()
 class Noted(NamedTuple):
     """What is noted of a call."""
 
-    line_at: list[int]
+    line_at: tuple[int, int]
     state: str
     fields: dict[str, Any]
 
@@ -56,11 +56,13 @@ class Journal:
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._path = ""
         self._fd = -1
+        #: Who may read and write the file: those who may the log.
+        self.mode = 0o666
         self._end = 0
         #: By call: where its notes start, and the room they take.
         self._live: dict[int, list[tuple[int, int]]] = {}
         #: By room: where a note was struck off.
-        self._free: dict[int, list[int]] = {}
+        self._free: defaultdict[int, list[int]] = defaultdict(list)
         #: Held while the file is made or removed and room in it is taken, not while it is written.
         self._lock = threading.RLock()
         #: When the file was made, the last times.
@@ -88,15 +90,18 @@ class Journal:
                 fields = json.loads(line.group())
                 line_at, state, call, end = map(fields.pop, ("line_at", "state", "call", "end"))
                 if call == end and (state == "running" or call not in calls):
-                    calls[call] = Noted(line_at, state, fields)
+                    inode, offset = line_at
+                    calls[call] = Noted((inode, offset), state, fields)
                     self._live[call] = [(line.start(), 0)]
         return calls
 
-    def add(self, call: int, fields: str, line_at: list[int], *, running: bool, sync: bool) -> None:
+    def add(
+        self, call: int, fields: str, line_at: tuple[int, int], *, running: bool, sync: bool
+    ) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
         state = "running" if running else "waiting"
         note = (
-            f'{_BEGINS}{line_at!s:{_ROOM}}, "state": "{state}", "call": {call}, '
+            f'{_BEGINS}{_written(line_at)}, "state": "{state}", "call": {call}, '
             f'{fields}, "end": {call}}}'
         ).encode()
         room = max(512, 1 << len(note).bit_length())
@@ -104,19 +109,19 @@ class Journal:
             notes = self._live.setdefault(call, [])  # first, so that the file stays from now on
             while self._fd < 0:
                 self._create(sync)
-            free = self._free.get(room)
-            if free:
-                start = free.pop()
+            if self._free[room]:
+                start = self._free[room].pop()
             else:
                 start, self._end = self._end, self._end + room
             notes.append((start, room))
         self._write(note.ljust(room - 1) + b"\n", start, sync)
-        self._clear(notes, but=1)
+        if len(notes) > 1:
+            self._clear(notes, but=1)
 
-    def place(self, call: int, line_at: list[int], *, sync: bool) -> None:
+    def place(self, call: int, line_at: tuple[int, int], *, sync: bool) -> None:
         """Note where the call's line is about to be written, so that nobody writes it twice."""
         for start, _ in self._live.get(call, [])[-1:]:
-            self._write(f"{line_at!s:{_ROOM}}".encode(), start + len(_BEGINS), sync)
+            self._write(_written(line_at).encode(), start + len(_BEGINS), sync)
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
@@ -124,7 +129,7 @@ class Journal:
             self._clear(self._live[call])
             with self._lock:
                 self._live.pop(call, None)
-                if not self._lingers():
+                if not (self._live or self._lingers()):
                     self.remove_if_idle()
 
     def remove_if_idle(self) -> None:
@@ -145,17 +150,14 @@ class Journal:
     def release(self) -> None:
         """Close the file and leave it: without unlocking, since after a fork the lock is shared."""
         # In one step, in which no signal's handler can come with a call of its own.
-        fd, self._fd, self._end, self._live, self._free = self._fd, -1, 0, {}, {}
+        fd, self._fd, self._end, self._live, self._free = self._fd, -1, 0, {}, defaultdict(list)
         if fd >= 0:
             os.close(fd)
 
     def _create(self, sync: bool) -> None:
         self._made.append(time.monotonic())
         path = f"{self._log}.inflight-{self._name}{next(_count):x}"
-        mode = 0o666
-        with suppress(FileNotFoundError):  # who may not read the log may not read this
-            mode &= os.stat(self._log).st_mode
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
+        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, self.mode)
         try:
             lock(fd)
             if sync:
@@ -176,31 +178,29 @@ class Journal:
 
         To make and remove it for each call costs more than all else that the log does.
         """
-        if self._live or self._fd < 0:
-            return False  # it is needed, or is not there
-        if len(self._made) < _OFTEN or self._made[-1] - self._made[0] > 1:
-            return False
-        if self._janitor is None or self._janitor.done:
-            if not threading.main_thread().is_alive():
-                return False  # the program is ending, and no longer waits for threads
+        janitor = self._janitor
+        if janitor is None or janitor.done:
+            often = len(self._made) == _OFTEN and self._made[-1] - self._made[0] < _WITHIN
+            if not (often and threading.main_thread().is_alive()):
+                return False  # the program may be ending, and no longer wait for threads
             janitor = _Janitor(self)
             try:
                 janitor.start()
             except RuntimeError:  # there can be no more threads
                 return False
             self._janitor = janitor
-        self._janitor.needed = True
+        janitor.needed = True
         return True
 
     def _clear(self, notes: list[tuple[int, int]], *, but: int = 0) -> None:
         while len(notes) > but:
             self._write(b"#", notes[0][0], sync=False)
             start, room = notes.pop(0)
-            self._free.setdefault(room, []).append(start)
+            self._free[room].append(start)
 
     def _write(self, data: bytes, at: int, sync: bool) -> None:
         while data:
-            written = _pwrite(self._fd, data, at)
+            written = os.pwrite(self._fd, data, at) if fcntl else _pwrite(self._fd, data, at)
             data, at = data[written:], at + written
         if sync:
             os.fsync(self._fd)
@@ -287,9 +287,12 @@ def sync_folder(path: str) -> None:
             os.close(fd)
 
 
+def _written(line_at: tuple[int, int]) -> str:
+    inode, offset = line_at
+    return f"[{inode}, {offset}]".ljust(_ROOM)
+
+
 def _pwrite(fd: int, data: bytes, at: int) -> int:
-    if fcntl is not None:
-        return os.pwrite(fd, data, at)
     with _seeking:  # Windows
         os.lseek(fd, at, os.SEEK_SET)
         return os.write(fd, data)

@@ -10,7 +10,6 @@ import os
 import stat
 import threading
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -159,10 +158,11 @@ def read_log(
 class Entry:
     """One call on its way to its line."""
 
+    __slots__ = ("_call", "_writer", "fsync", "journal", "line", "line_at", "number", "tried")
+
     def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any], fsync: bool) -> None:
         now = datetime.now(timezone.utc).isoformat()
-        self._head = f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": '
-        self._args = json_text(args)
+        self._call = f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
         self._writer = writer
         self.fsync = fsync
         self.journal = writer.journal
@@ -170,7 +170,7 @@ class Entry:
         #: What is to be written, once the call is over.
         self.line = b""
         #: The inode and offset where it will stand in the log.
-        self.line_at = [0, 0]
+        self.line_at = (0, 0)
         #: Whether it may stand there already.
         self.tried = False
 
@@ -182,10 +182,8 @@ class Entry:
         Raises:
             OSError: Neither this nor a line can be written; the call must not run.
         """
-        fields = (
-            f"{self._head}{self._args}, {_answer(needed_approval, decision)}{_metadata(decision)}"
-        )
         self.line_at = self._writer.get_ready(self)
+        fields = f"{self._call}, {_answer(needed_approval, decision)}{_metadata(decision)}"
         self.journal.add(self.number, fields, self.line_at, running=running, sync=self.fsync)
 
     def close(
@@ -225,7 +223,7 @@ class Entry:
     ) -> str:
         """Put the line into words."""
         line = (
-            f"{{{self._head}{self._args}, {_answer(needed_approval, decision)}, "
+            f"{{{self._call}, {_answer(needed_approval, decision)}, "
             f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
             f'"error": {json_text(error)}{_metadata(decision)}}}\n'
         )
@@ -245,7 +243,8 @@ class _Writer:
         # Reentrant: a signal's handler may make a guarded call in the midst of another.
         self._lock = threading.RLock()
         self.journal = Journal(self.path)
-        self._owed: deque[Entry] = deque()
+        #: What is to be written, oldest first; a dict, since an interrupted call comes twice.
+        self._owed: dict[Entry, None] = {}
         #: Whether something is owed since it could not be written.
         self._stuck = False
         self._settles = False
@@ -265,7 +264,7 @@ class _Writer:
 
     __del__ = _close
 
-    def get_ready(self, entry: Entry) -> list[int]:
+    def get_ready(self, entry: Entry) -> tuple[int, int]:
         """Where the entry's line would stand now; raises if no line could be written."""
         if entry.journal is not self.journal:
             raise OSError("the call was begun in the parent process, before a fork")
@@ -276,37 +275,38 @@ class _Writer:
                 found = self._found() or self._open(entry.fsync)
                 self.journal.remove_if_idle()  # it may have been removed with the log's folder
                 self.recover()
-        return [found.st_ino, found.st_size]
+        self.journal.mode = found.st_mode & 0o666
+        return found.st_ino, found.st_size
 
     def write(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and forget it."""
-        self._owed.append(entry)
+        self._owed[entry] = None
         with self._lock:
             try:
                 self.settle()
             except BaseException:
-                with suppress(ValueError):
-                    self._owed.remove(entry)
+                self._owed.pop(entry, None)
                 raise
 
     def finish(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and do it before another call runs."""
         if entry.journal is self.journal:
-            self._owed.append(entry)
+            self._owed[entry] = None
             self.settle()
 
     def settle(self) -> None:
-        """Write what is owed, oldest first: also for threads that are waiting to do it."""
+        """Write what is owed, oldest first: also for the threads that wait here to do it."""
         with self._lock:
             if self._settles:
                 return  # a signal came in the midst of it: what its handler did is owed now
             self._settles = True
             try:
                 while self._owed:
-                    entry = self._owed[0]
-                    self._append(entry)
-                    entry.journal.strike(entry.number)
-                    self._owed.popleft()
+                    entries = list(self._owed)
+                    self._append(entries)
+                    for entry in entries:
+                        entry.journal.strike(entry.number)
+                        self._owed.pop(entry, None)
                 self._stuck = False
             except BaseException:
                 self._stuck = True
@@ -324,8 +324,8 @@ class _Writer:
                 if journal is None:
                     continue
                 try:
-                    for number, noted in journal.calls().items():
-                        self._append(self._left_over(journal, number, noted))
+                    calls = journal.calls().items()
+                    self._append([self._left_over(journal, *call) for call in calls])
                     if self._fd >= 0:
                         os.fsync(self._fd)
                     journal.remove()
@@ -352,20 +352,28 @@ class _Writer:
         entry.line = f"{json.dumps(record)}\n".encode()
         return entry
 
-    def _append(self, entry: Entry) -> None:
-        if entry.tried and self._holds(entry):
-            return  # an earlier attempt got so far, before it failed or was killed
-        entry.tried = True
+    def _append(self, entries: list[Entry]) -> None:
+        """Write the lines of calls in one go."""
+        # An earlier attempt may have got so far, before it failed or was killed.
+        entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
+        if not entries:
+            return
+        sync = any([entry.fsync for entry in entries])
         try:
-            size = self._lock_file(entry.fsync)
+            size = self._lock_file(sync)
             # What a crash or a full disk tore ends here.
-            torn = b"" if size in (0, self._size) or self._ends_well() else b"\n"
-            line_at = [self._identity[1], size + len(torn)]
-            if line_at != entry.line_at:
-                entry.journal.place(entry.number, line_at, sync=entry.fsync)
-                entry.line_at = line_at
+            lines = [] if size in (0, self._size) or self._ends_well() else [b"\n"]
+            end = size + len(lines)
+            for entry in entries:
+                line_at = self._identity[1], end
+                if line_at != entry.line_at:
+                    entry.journal.place(entry.number, line_at, sync=entry.fsync)
+                    entry.line_at = line_at
+                entry.tried = True
+                lines.append(entry.line)
+                end += len(entry.line)
             self._size = -1
-            left = torn + entry.line
+            left = b"".join(lines)
             try:
                 while left:
                     left = left[os.write(self._fd, left) :]
@@ -373,11 +381,11 @@ class _Writer:
                 with suppress(OSError):
                     os.ftruncate(self._fd, size)
                 raise
-            self._size = size + len(torn) + len(entry.line)
+            self._size = end
         finally:
             if self._fd >= 0:
                 _journal.unlock(self._fd)
-        if entry.fsync:
+        if sync:
             os.fsync(self._fd)
 
     def _lock_file(self, sync: bool) -> int:
