@@ -444,6 +444,7 @@ def test_failing_disk(
     found = [(line["args"]["amount"], line["executed"]) for line in lines()]
     assert [amount for amount, executed in found if executed] == ran
     assert len(found) == len({amount for amount, _ in found})
+    assert only_file(log_path)
 
 
 @pytest.mark.parametrize("away", [os.unlink, lambda path: os.rename(path, f"{path}.1")])

@@ -315,7 +315,7 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
     assert (waiting["tool"], waiting["state"]) == ("refund", "waiting")
     assert (running["args"], running["state"]) == ({"who": "ü"}, "running")
     assert running["decision_metadata"] == {"who": "Ann"}
-    assert [(note["tool"], note["state"]) for note in file] == [
+    assert [(note["if_killed"]["tool"], note["state"]) for note in file] == [
         ("refund", "waiting"),
         ("delete", "running"),
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 try:
     import fcntl
@@ -24,19 +23,10 @@ OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
 _BEGINS = '{"line_at": '
 _ROOM = 44
 
-# A file that was made so many times within so many seconds stays for a moment after a call.
-_OFTEN, _WITHIN = 128, 0.3
+# A file that was made again so soon (in seconds), so many times on end, stays for as long.
+_SOON, _OFTEN = 0.01, 128
 
-_count = itertools.count()
 _seeking = threading.Lock()
-
-
-class Noted(NamedTuple):
-    """What is noted of a call."""
-
-    line_at: tuple[int, int]
-    state: str
-    fields: dict[str, Any]
 
 
 class Journal:
@@ -46,14 +36,13 @@ class Journal:
     is in flight. Its process keeps it locked: one that can be locked was left by a dead process.
     Each line is a call, in JSON: `line_at` ([inode, offset] where its audit line will stand),
     `state` ("waiting" for a person, or "running"), `call` (a number; one that has two notes is
-    running), the fields of its audit line as far as they are known, and `end` (the number again,
-    without which the note is not whole). A line that begins with "#" was struck off, and will be
-    written over.
+    running), `if_killed` (its audit line, should nobody write another), and `end` (the number
+    again, without which the note is not whole). A line that begins with "#" was struck off, and
+    will be written over.
     """
 
     def __init__(self, log: str) -> None:
         self._log = log
-        self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._path = ""
         self._fd = -1
         #: Who may read and write the file: those who may the log.
@@ -65,9 +54,10 @@ class Journal:
         self._free: defaultdict[int, list[int]] = defaultdict(list)
         #: Held while the file is made or removed and room in it is taken, not while it is written.
         self._lock = threading.RLock()
-        #: When the file was made, the last times.
-        self._made: deque[float] = deque(maxlen=_OFTEN)
-        self._janitor: _Janitor | None = None
+        self._removed_at = 0.0
+        #: How often on end the file was made again soon.
+        self._again = 0
+        self._sweeper: _Sweeper | None = None
 
     @classmethod
     def adopt(cls, path: str) -> Journal | None:
@@ -80,29 +70,28 @@ class Journal:
         journal.release()
         return None
 
-    def calls(self) -> dict[int, Noted]:
-        """What the file says of the calls that are in flight, by their numbers."""
+    def calls(self) -> dict[int, dict[str, Any]]:
+        """The notes of the calls that are in flight, by their numbers."""
         with open(self._fd, "rb", closefd=False) as file:
             data = file.read()
-        calls: dict[int, Noted] = {}
+        calls: dict[int, dict[str, Any]] = {}
         for line in re.finditer(rb"[^\n\0]+", data):  # zeros stand where a write failed
             with suppress(ValueError, KeyError, TypeError):  # struck off, or not whole
-                fields = json.loads(line.group())
-                line_at, state, call, end = map(fields.pop, ("line_at", "state", "call", "end"))
-                if call == end and (state == "running" or call not in calls):
-                    inode, offset = line_at
-                    calls[call] = Noted((inode, offset), state, fields)
+                note = json.loads(line.group())
+                call = note["call"]
+                if call == note["end"] and (call not in calls or note["state"] == "running"):
+                    calls[call] = note
                     self._live[call] = [(line.start(), 0)]
         return calls
 
     def add(
-        self, call: int, fields: str, line_at: tuple[int, int], *, running: bool, sync: bool
+        self, call: int, if_killed: str, line_at: tuple[int, int], *, running: bool, sync: bool
     ) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
         state = "running" if running else "waiting"
         note = (
             f'{_BEGINS}{_written(line_at)}, "state": "{state}", "call": {call}, '
-            f'{fields}, "end": {call}}}'
+            f'"if_killed": {if_killed}, "end": {call}}}'
         ).encode()
         room = max(512, 1 << len(note).bit_length())
         with self._lock:
@@ -125,12 +114,17 @@ class Journal:
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
-        if call in self._live:
-            self._clear(self._live[call])
-            with self._lock:
-                self._live.pop(call, None)
-                if not (self._live or self._lingers()):
-                    self.remove_if_idle()
+        self._clear(self._live.get(call, []))
+        with self._lock:
+            self._live.pop(call, None)
+            if self._fd >= 0 and not (self._live or self._lingers()):
+                self.remove_if_idle()
+
+    def sweep(self) -> None:
+        """Remove the file that was left to the sweeper, unless it is needed again."""
+        with self._lock:
+            self._sweeper = None
+            self.remove_if_idle()
 
     def remove_if_idle(self) -> None:
         """Remove the file if nothing is in flight; if that fails, later calls use it and try."""
@@ -146,6 +140,7 @@ class Journal:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
             self.release()
+            self._removed_at = time.monotonic()
 
     def release(self) -> None:
         """Close the file and leave it: without unlocking, since after a fork the lock is shared."""
@@ -155,8 +150,9 @@ class Journal:
             os.close(fd)
 
     def _create(self, sync: bool) -> None:
-        self._made.append(time.monotonic())
-        path = f"{self._log}.inflight-{self._name}{next(_count):x}"
+        soon = time.monotonic() - self._removed_at < _SOON
+        self._again = self._again + 1 if soon else 0
+        path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
         fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, self.mode)
         try:
             lock(fd)
@@ -174,22 +170,19 @@ class Journal:
                 os.close(fd)
 
     def _lingers(self) -> bool:
-        """Whether the file is left to a janitor, since calls come thick and fast.
+        """Whether the file is left to a sweeper, since calls come thick and fast.
 
         To make and remove it for each call costs more than all else that the log does.
         """
-        janitor = self._janitor
-        if janitor is None or janitor.done:
-            often = len(self._made) == _OFTEN and self._made[-1] - self._made[0] < _WITHIN
-            if not (often and threading.main_thread().is_alive()):
+        if self._sweeper is None:
+            if self._again < _OFTEN or not threading.main_thread().is_alive():
                 return False  # the program may be ending, and no longer wait for threads
-            janitor = _Janitor(self)
+            sweeper = _Sweeper(self)
             try:
-                janitor.start()
+                sweeper.start()
             except RuntimeError:  # there can be no more threads
                 return False
-            self._janitor = janitor
-        janitor.needed = True
+            self._sweeper = sweeper
         return True
 
     def _clear(self, notes: list[tuple[int, int]], *, but: int = 0) -> None:
@@ -206,8 +199,8 @@ class Journal:
             os.fsync(self._fd)
 
 
-class _Janitor(threading.Thread):
-    """Removes a journal's file, once no call came to its end for a moment.
+class _Sweeper(threading.Thread):
+    """Removes a journal's file, a moment after a call.
 
     Not a daemon: a program that ends waits for it, and leaves no file. A fork does too, since
     Python warns of a fork beside a thread.
@@ -217,15 +210,10 @@ class _Janitor(threading.Thread):
         super().__init__(name="actionguard", daemon=False)
         self._journal = journal
         self._hurry = threading.Event()
-        self.needed = True
-        self.done = False
 
     def run(self) -> None:
-        while self.needed and not self._hurry.is_set():
-            self.needed = False
-            self._hurry.wait(0.01)
-        self.done = True
-        self._journal.remove_if_idle()
+        self._hurry.wait(_SOON)
+        self._journal.sweep()
 
     @classmethod
     def end_all(cls) -> None:
@@ -236,7 +224,7 @@ class _Janitor(threading.Thread):
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_Janitor.end_all)
+    os.register_at_fork(before=_Sweeper.end_all)
 
 
 def note_files(log: str) -> list[str]:
@@ -248,16 +236,23 @@ def note_files(log: str) -> list[str]:
 
 
 def in_flight(log: str) -> list[dict[str, Any]]:
-    """The notes of all living processes."""
+    """The records of all calls of living processes, as far as they are known."""
     calls: list[dict[str, Any]] = []
     for path in note_files(log):
         journal = Journal("")
         with suppress(OSError):
             journal._fd = os.open(path, os.O_RDONLY)
             if not lock(journal._fd, wait=False):
-                calls += (n.fields | {"state": n.state} for n in journal.calls().values())
+                calls += map(_in_flight, journal.calls().values())
         journal.release()
     return calls
+
+
+def _in_flight(note: dict[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = note["if_killed"]
+    for unknown in ("executed", "result", "error"):
+        del record[unknown]
+    return {**record, "state": note["state"]}
 
 
 def lock(fd: int, *, wait: bool = True) -> bool:

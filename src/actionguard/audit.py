@@ -19,12 +19,13 @@ from typing import Any, final
 from weakref import WeakValueDictionary
 
 from actionguard import _journal
-from actionguard._journal import Journal, Noted
+from actionguard._journal import Journal
 from actionguard._render import json_text
 from actionguard.core import Action, Decision
 
-_ENDED_WAITING = "the process ended while the call waited for a person; it was not executed"
-_ENDED_RUNNING = "the process ended while the call ran; whether it took effect is unknown"
+# What becomes of a call whose process is killed: executed, and the error.
+_IF_WAITING = False, "the process ended while the call waited for a person; it was not executed"
+_IF_RUNNING = None, "the process ended while the call ran; whether it took effect is unknown"
 
 
 @final
@@ -106,12 +107,11 @@ class AuditLog:
             OSError: The line could not be written.
         """
         entry = Entry(self._writer, action.tool_name, action.args, self.fsync)
-        record: dict[str, Any] = json.loads(
-            entry.say(needed_approval, decision, executed, result, error)
-        )
+        record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
+            entry.line = f"{record}\n".encode()
             self._writer.write(entry)
-        return record
+        return json.loads(record)  # type: ignore[no-any-return]
 
     def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """The lines as records, oldest first; see `read_log`."""
@@ -183,8 +183,9 @@ class Entry:
             OSError: Neither this nor a line can be written; the call must not run.
         """
         self.line_at = self._writer.get_ready(self)
-        fields = f"{self._call}, {_answer(needed_approval, decision)}{_metadata(decision)}"
-        self.journal.add(self.number, fields, self.line_at, running=running, sync=self.fsync)
+        executed, error = _IF_RUNNING if running else _IF_WAITING
+        if_killed = self.in_words(needed_approval, decision, executed, None, error)
+        self.journal.add(self.number, if_killed, self.line_at, running=running, sync=self.fsync)
 
     def close(
         self,
@@ -201,7 +202,8 @@ class Entry:
         no other call of this log runs before it is.
         """
         try:
-            self.say(needed_approval, decision, executed, result, error)
+            record = self.in_words(needed_approval, decision, executed, result, error)
+            self.line = f"{record}\n".encode()
             self._writer.finish(self)
         except Exception as fault:
             _alarm(f"a call's line is not in {self._writer.path} yet, so no other runs: {fault!r}")
@@ -213,22 +215,30 @@ class Entry:
         except OSError as fault:
             _alarm(f"a paused call is still noted beside {self._writer.path}: {fault!r}")
 
-    def say(
+    def in_words(
         self,
         needed_approval: bool,
         decision: Decision | None,
-        executed: bool,
+        executed: bool | None,
         result: object,
         error: object,
     ) -> str:
-        """Put the line into words."""
-        line = (
-            f"{{{self._call}, {_answer(needed_approval, decision)}, "
+        """The record as JSON."""
+        answer = '"approved": null, "decision_source": null, "decision_comment": null'
+        metadata = ""
+        if decision is not None:
+            answer = (
+                f'"approved": {json_text(decision.approved is True)}, '
+                f'"decision_source": {json_text(decision.source)}, '
+                f'"decision_comment": {json_text(decision.comment)}'
+            )
+            if decision.metadata:
+                metadata = f', "decision_metadata": {json_text(decision.metadata)}'
+        return (
+            f'{{{self._call}, "needed_approval": {json_text(needed_approval)}, {answer}, '
             f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
-            f'"error": {json_text(error)}{_metadata(decision)}}}\n'
+            f'"error": {json_text(error)}{metadata}}}'
         )
-        self.line = line.encode()
-        return line
 
 
 class _Writer:
@@ -334,22 +344,13 @@ class _Writer:
                 finally:
                     journal.release()
 
-    def _left_over(self, journal: Journal, number: int, noted: Noted) -> Entry:
+    def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
         """A call whose process died before the line was written."""
         # Not synced one by one: the log is, as a whole, before the notes go.
         entry = Entry(self, "", {}, fsync=False)
         entry.journal, entry.number = journal, number
-        entry.line_at, entry.tried = noted.line_at, True
-        running = noted.state == "running"
-        metadata = noted.fields.pop("decision_metadata", None)
-        record = {
-            **noted.fields,
-            "executed": None if running else False,
-            "result": None,
-            "error": _ENDED_RUNNING if running else _ENDED_WAITING,
-            **({"decision_metadata": metadata} if metadata else {}),
-        }
-        entry.line = f"{json.dumps(record)}\n".encode()
+        entry.line = f"{json.dumps(note['if_killed'])}\n".encode()
+        entry.line_at, entry.tried = tuple(note["line_at"]), True
         return entry
 
     def _append(self, entries: list[Entry]) -> None:
@@ -358,7 +359,7 @@ class _Writer:
         entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
         if not entries:
             return
-        sync = any([entry.fsync for entry in entries])
+        sync = any(entry.fsync for entry in entries)
         try:
             size = self._lock_file(sync)
             # What a crash or a full disk tore ends here.
@@ -466,23 +467,6 @@ def _opened(path: str, flags: int = 0, mode: int = 0o666) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)
     return fd
-
-
-def _answer(needed_approval: bool, decision: Decision | None) -> str:
-    needed = f'"needed_approval": {json_text(needed_approval)}, "approved": '
-    if decision is None:
-        return f'{needed}null, "decision_source": null, "decision_comment": null'
-    return (
-        f"{needed}{json_text(decision.approved is True)}, "
-        f'"decision_source": {json_text(decision.source)}, '
-        f'"decision_comment": {json_text(decision.comment)}'
-    )
-
-
-def _metadata(decision: Decision | None) -> str:
-    if decision is None or not decision.metadata:
-        return ""
-    return f', "decision_metadata": {json_text(decision.metadata)}'
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
