@@ -47,6 +47,8 @@ class Journal:
         self._fd = -1
         #: Who may read and write the file: those who may the log.
         self.mode = 0o666
+        #: Whether notes are to survive a power cut.
+        self.sync = False
         self._end = 0
         #: By call: where its notes start, and the room they take.
         self._live: dict[int, list[tuple[int, int]]] = {}
@@ -84,9 +86,7 @@ class Journal:
                     self._live[call] = [(line.start(), 0)]
         return calls
 
-    def add(
-        self, call: int, if_killed: str, line_at: tuple[int, int], *, running: bool, sync: bool
-    ) -> None:
+    def add(self, call: int, if_killed: str, line_at: tuple[int, int], *, running: bool) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
         state = "running" if running else "waiting"
         note = (
@@ -97,20 +97,22 @@ class Journal:
         with self._lock:
             notes = self._live.setdefault(call, [])  # first, so that the file stays from now on
             while self._fd < 0:
-                self._create(sync)
+                self._create()
             if self._free[room]:
                 start = self._free[room].pop()
             else:
                 start, self._end = self._end, self._end + room
             notes.append((start, room))
-        self._write(note.ljust(room - 1) + b"\n", start, sync)
+        self._write(note.ljust(room - 1) + b"\n", start)
+        self._wait_for_disk()
         if len(notes) > 1:
             self._clear(notes, but=1)
 
-    def place(self, call: int, line_at: tuple[int, int], *, sync: bool) -> None:
+    def place(self, call: int, line_at: tuple[int, int]) -> None:
         """Note where the call's line is about to be written, so that nobody writes it twice."""
         for start, _ in self._live.get(call, [])[-1:]:
-            self._write(_written(line_at).encode(), start + len(_BEGINS), sync)
+            self._write(_written(line_at).encode(), start + len(_BEGINS))
+            self._wait_for_disk()
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
@@ -149,14 +151,14 @@ class Journal:
         if fd >= 0:
             os.close(fd)
 
-    def _create(self, sync: bool) -> None:
+    def _create(self) -> None:
         soon = time.monotonic() - self._removed_at < _SOON
         self._again = self._again + 1 if soon else 0
         path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
         fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, self.mode)
         try:
             lock(fd)
-            if sync:
+            if self.sync:
                 sync_folder(path)
             there = fcntl is None or os.fstat(fd).st_nlink
             if there and self._fd < 0:
@@ -187,15 +189,17 @@ class Journal:
 
     def _clear(self, notes: list[tuple[int, int]], *, but: int = 0) -> None:
         while len(notes) > but:
-            self._write(b"#", notes[0][0], sync=False)
+            self._write(b"#", notes[0][0])
             start, room = notes.pop(0)
             self._free[room].append(start)
 
-    def _write(self, data: bytes, at: int, sync: bool) -> None:
+    def _write(self, data: bytes, at: int) -> None:
         while data:
             written = os.pwrite(self._fd, data, at) if fcntl else _pwrite(self._fd, data, at)
             data, at = data[written:], at + written
-        if sync:
+
+    def _wait_for_disk(self) -> None:
+        if self.sync:
             os.fsync(self._fd)
 
 

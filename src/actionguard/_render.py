@@ -138,14 +138,13 @@ class _Text(_Walk):
 
     def _of(self, value: Any, depth: int) -> str:
         cls = type(value)  # isinstance would ask a proxy what it claims to be
-        if value is None or cls is bool:
-            return repr(value)
+        if cls in _SCALAR_REPRS:
+            return _SCALAR_REPRS[cls](value)
         if issubclass(cls, Enum) and depth:
             return f"<{cls.__name__}.{value._name_}: {self.of(value._value_, depth - 1)}>"
         for scalar, own_repr in _SCALAR_REPRS.items():
             if issubclass(cls, scalar):
-                text = own_repr(value)
-                return text if cls is scalar else f"{cls.__name__}({text})"
+                return f"{cls.__name__}({own_repr(value)})"
         write = partial(self._filled, cls)
         if issubclass(cls, dict):
             return self._container(value, list(dict.items(value)), write, depth)
@@ -186,6 +185,8 @@ def _int_repr(value: int) -> str:
 
 
 _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
+    type(None): repr,
+    bool: repr,
     str: str.__repr__,
     int: _int_repr,
     float: float.__repr__,

@@ -40,7 +40,8 @@ class AuditLog:
             folders are made.
         enabled: Whether to write anything.
         fsync: Whether each call waits until its crash note and its line would survive a power
-            cut. Without, they survive the end of the process, however that comes.
+            cut; it then does so for every AuditLog on this file. Without, they survive the end of
+            the process, however that comes.
 
     Raises:
         TypeError: `path` is none.
@@ -59,6 +60,8 @@ class AuditLog:
         self.enabled = enabled
         self.fsync = fsync
         self._writer = _writer_of(str(self.path))
+        if fsync:
+            self._writer.sync = True
         if enabled:
             self._writer.recover()
 
@@ -106,7 +109,7 @@ class AuditLog:
         Raises:
             OSError: The line could not be written.
         """
-        entry = Entry(self._writer, action.tool_name, action.args, self.fsync)
+        entry = Entry(self._writer, action.tool_name, action.args)
         record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
             entry.line = f"{record}\n".encode()
@@ -131,7 +134,7 @@ class AuditLog:
 
         None if the log is off.
         """
-        return Entry(self._writer, tool, args, self.fsync) if self.enabled else None
+        return Entry(self._writer, tool, args) if self.enabled else None
 
 
 def read_log(
@@ -158,13 +161,12 @@ def read_log(
 class Entry:
     """One call on its way to its line."""
 
-    __slots__ = ("_call", "_writer", "fsync", "journal", "line", "line_at", "number", "tried")
+    __slots__ = ("_call", "_writer", "journal", "line", "line_at", "number", "tried")
 
-    def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any], fsync: bool) -> None:
+    def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any]) -> None:
         now = datetime.now(timezone.utc).isoformat()
         self._call = f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
         self._writer = writer
-        self.fsync = fsync
         self.journal = writer.journal
         self.number = next(_numbers)
         #: What is to be written, once the call is over.
@@ -185,7 +187,7 @@ class Entry:
         self.line_at = self._writer.get_ready(self)
         executed, error = _IF_RUNNING if running else _IF_WAITING
         if_killed = self.in_words(needed_approval, decision, executed, None, error)
-        self.journal.add(self.number, if_killed, self.line_at, running=running, sync=self.fsync)
+        self.journal.add(self.number, if_killed, self.line_at, running=running)
 
     def close(
         self,
@@ -246,6 +248,8 @@ class _Writer:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        #: Whether notes and lines are to survive a power cut.
+        self.sync = False
         self._fd = -1
         self._start()
 
@@ -282,10 +286,10 @@ class _Writer:
         if self._stuck or found is None:
             with self._lock:
                 self.settle()
-                found = self._found() or self._open(entry.fsync)
+                found = self._found() or self._open()
                 self.journal.remove_if_idle()  # it may have been removed with the log's folder
                 self.recover()
-        self.journal.mode = found.st_mode & 0o666
+        self.journal.mode, self.journal.sync = found.st_mode & 0o666, self.sync
         return found.st_ino, found.st_size
 
     def write(self, entry: Entry) -> None:
@@ -346,8 +350,7 @@ class _Writer:
 
     def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
         """A call whose process died before the line was written."""
-        # Not synced one by one: the log is, as a whole, before the notes go.
-        entry = Entry(self, "", {}, fsync=False)
+        entry = Entry(self, "", {})
         entry.journal, entry.number = journal, number
         entry.line = f"{json.dumps(note['if_killed'])}\n".encode()
         entry.line_at, entry.tried = tuple(note["line_at"]), True
@@ -359,16 +362,15 @@ class _Writer:
         entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
         if not entries:
             return
-        sync = any(entry.fsync for entry in entries)
         try:
-            size = self._lock_file(sync)
+            size = self._lock_file()
             # What a crash or a full disk tore ends here.
             lines = [] if size in (0, self._size) or self._ends_well() else [b"\n"]
             end = size + len(lines)
             for entry in entries:
                 line_at = self._identity[1], end
                 if line_at != entry.line_at:
-                    entry.journal.place(entry.number, line_at, sync=entry.fsync)
+                    entry.journal.place(entry.number, line_at)
                     entry.line_at = line_at
                 entry.tried = True
                 lines.append(entry.line)
@@ -386,10 +388,10 @@ class _Writer:
         finally:
             if self._fd >= 0:
                 _journal.unlock(self._fd)
-        if sync:
+        if self.sync:
             os.fsync(self._fd)
 
-    def _lock_file(self, sync: bool) -> int:
+    def _lock_file(self) -> int:
         """Lock the file that stands at the path, and say how long it is."""
         while True:
             if self._fd >= 0:
@@ -397,7 +399,7 @@ class _Writer:
                 found = self._found()
                 if found is not None:
                     return found.st_size
-            self._open(sync)  # for the first time, or it was renamed or removed
+            self._open()  # for the first time, or it was renamed or removed
 
     def _found(self) -> os.stat_result | None:
         """The state of the open file, if it still is what stands at the path."""
@@ -407,7 +409,7 @@ class _Writer:
             return None
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
-    def _open(self, sync: bool) -> os.stat_result:
+    def _open(self) -> os.stat_result:
         # Who might not read the log before it was rotated may not read the new one.
         mode = 0o666 if self._fd < 0 else os.fstat(self._fd).st_mode & 0o666
         self._close()
@@ -415,7 +417,7 @@ class _Writer:
         self._fd = _opened(self.path, os.O_CREAT, mode)
         found = os.fstat(self._fd)
         self._identity = found.st_dev, found.st_ino
-        if sync:
+        if self.sync:
             _journal.sync_folder(self.path)
         return found
 
