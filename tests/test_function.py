@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import gc
 import inspect
 import pickle
 import pydoc
@@ -13,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -383,6 +385,42 @@ def test_async_generator_protocol() -> None:
     assert inspect.isasyncgenfunction(steps)
     asyncio.run(main())
     assert seen == ["sent", "closed", "closed"]
+
+
+@pytest.mark.parametrize("kept", ["by the program", "in a cycle"])
+def test_async_generator_closed_by_its_loop(
+    kept: str, log_path: Path, lines: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is left open is closed once by the loop, in peace, and its finally is awaited."""
+    closed: list[int] = []
+
+    @guard(policy=RELEASED["policy"], audit=log_path)
+    async def stream(holder: list[Any]) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            closed.append(len(holder))
+
+    holders = []
+
+    async def run() -> None:
+        holder: list[Any] = []
+        holder.append(stream(holder))
+        assert await anext(holder[0]) == 1
+        if kept == "by the program":
+            holders.append(holder)
+        else:
+            del holder
+            gc.collect()
+            await asyncio.sleep(0.01)
+            assert closed == [1]
+
+    asyncio.run(run())
+
+    assert closed == [1]
+    assert [line["error"] for line in lines()] == ["GeneratorExit"]
+    assert caplog.text == ""
 
 
 def test_a_generator_not_started_is_no_call() -> None:

@@ -133,7 +133,7 @@ class Gate:
                 # What `yield from` is for a plain generator; async ones have none (PEP 525).
                 steps = run(*args, **kwargs)
                 try:
-                    item = await steps.__anext__()
+                    item = await _first_step(steps)
                     while True:
                         try:
                             sent = yield item
@@ -149,6 +149,24 @@ class Gate:
             yield refuse(passage.refused)
 
         return guarded
+
+
+def _first_step(steps: AsyncGenerator[T, Any]) -> Awaitable[T]:
+    """Begin an async generator that whoever iterates it also closes.
+
+    Else its loop would close it as well, at the end of the program and when it is collected, and
+    of two that close it at once one fails: https://peps.python.org/pep-0525/#finalization.
+    """
+    hooks = sys.get_asyncgen_hooks()  # they are looked up now, and kept
+    sys.set_asyncgen_hooks(firstiter=_not_ours, finalizer=_not_ours)
+    try:
+        return steps.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _not_ours(steps: AsyncGenerator[Any, Any]) -> None:
+    pass
 
 
 class _Passage:
