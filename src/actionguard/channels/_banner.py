@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import islice, takewhile
 
 from actionguard._render import cut, escape, show
 from actionguard.core import Action, Decision
@@ -15,32 +16,16 @@ QUESTION = "Approve this action? [y/N] "
 _RULE = 62
 #: How many lines a request takes at most where it can be scrolled.
 _MOST_LINES = 120
-#: An argument that is cut keeps this many cells at least: a head, what is left out, a tail.
-_LEAST_CELLS = 24
 _NAME_LIMIT = 60
 #: The arguments get this many lines at least, if need be in place of the description.
 _FEW_LINES = 4
+#: A text that has fewer cells than this says in short how much of it is left out.
+_FEW_CELLS = 48
 
-
-class Glyphs(NamedTuple):
-    """The characters of the banner itself."""
-
-    rule: str
-    stop: str
-    dash: str
-    line: str  # stands before each line of a text of several lines
-    wrap: str  # stands before the rest of a line that is too long
-    gap: str
-    yes: str
-    no: str
-
-
-UNICODE = Glyphs("─", "🛑", "—", "│", "┆", "…", "✅", "⛔")
-ASCII = Glyphs("-", "!!", "-", "|", ":", "...", "->", "->")
-
-
-#: Label, value, and the rows of its text.
-_Argument = tuple[str, object, list[str]]
+#: What the banner itself draws, and what stands for it where there is no more than ASCII.
+_ASCII = str.maketrans(
+    {"─": "-", "🛑": "!!", "—": "-", "│": "|", "┆": ":", "…": "...", "✅": "->", "⛔": "->"}
+)
 
 
 class Banner:
@@ -57,8 +42,8 @@ class Banner:
         self._width = max(columns, 20) - 1  # terminals differ in what the last column does
         self._rows = rows
         self._encoding = encoding
-        drawn = "".join(UNICODE)
-        self.glyphs = ASCII if dumb or self._sayable(drawn) != drawn else UNICODE
+        drawn = "".join(map(chr, _ASCII))
+        self._plain = dumb or self._sayable(drawn) != drawn
 
     def text(self, action: Action, waiting: int | None) -> str:
         """The request, up to the question.
@@ -66,45 +51,41 @@ class Banner:
         What is longer than the window is shown twice: in full, to scroll back to, and then cut
         so that the tool's name, each argument and the question are on the screen together.
         """
-        arguments = [
-            (self._label(name), value, self._in_rows(value))
-            for name, value in list(action.args.items())[:_MOST_LINES]
-        ]
+        arguments = [_forms(*item) for item in islice(action.args.items(), _MOST_LINES)]
         lines = self._lines(action, arguments, waiting, _MOST_LINES)
         if self._rows:
-            room = self._rows - len(self._wrap(QUESTION + "yes", "", "")) - 1  # the outcome's line
+            # Besides, the question takes a line or two, and the outcome one.
+            room = self._rows - 2 - len(QUESTION + "yes") // self._width
             if len(lines) > room:
                 lines += ["", *self._lines(action, arguments, waiting, room, " (in short)")]
         return "\n" + "".join(line + "\n" for line in lines)
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""
-        if decision.approved is True:
-            return f" {self.glyphs.yes} approved"
+        if decision.approved:
+            return self._drawn(" ✅ approved")
         if not decision.unanswered:
-            return f" {self.glyphs.no} denied"
-        lines = self._wrap(f"{self.glyphs.no} not approved: {decision.comment}", " ", "    ")
-        return "\n" + "\n".join(lines)
+            return self._drawn(" ⛔ denied")
+        text = f"{self._drawn('⛔')} not approved: {decision.comment}"
+        return "\n" + "\n".join(self._wrap(text, " ", "    "))
 
     def _lines(
         self,
         action: Action,
-        arguments: list[_Argument],
+        arguments: list[tuple[str, str]],
         waiting: int | None,
         room: int,
         note: str = "",
     ) -> list[str]:
-        glyphs = self.glyphs
-        rule = glyphs.rule * min(_RULE, self._width)
-        title = f"{glyphs.stop} actionguard {glyphs.dash} approval required{note}"
+        rule = self._drawn("─") * min(_RULE, self._width)
+        title = self._drawn("🛑 actionguard — approval required") + note
         head = [rule, *self._wrap(title, " ", "    "), rule]
         tool = self._fit(escape(action.tool_name), " Tool: ", 2)
-        about = self._about(action)
+        summary = _summary(action)
+        about = self._fit(summary, " About: ", 3) if summary else []
         end = [rule]
         if waiting is not None:
-            requests = "request waits" if waiting == 1 else "requests wait"
-            count = f"{waiting:,}" if waiting else "No"
-            end += self._wrap(f"{count} more {requests} behind this one.", " ", " ")
+            end += self._wrap(f"Waiting behind this one: {waiting:,}", " ", "    ")
         room -= len(tool) + 1
         # In a small window, the arguments come first.
         for part in (end, head, about):
@@ -114,110 +95,83 @@ class Banner:
         lines = self._arguments(arguments, len(action.args), max(room, 1))
         return [*head, *tool, *about, " Args:", *lines, *end]
 
-    def _about(self, action: Action) -> list[str]:
-        text = str.__str__(action.tool_description or "").strip()
-        paragraph = re.split(r"\n\s*\n", text, maxsplit=1)[0]
-        return self._fit(escape(" ".join(paragraph.split())), " About: ", 3) if paragraph else []
-
-    def _label(self, name: str) -> str:
-        # Quoted, unless it is a plain name: it must not read like `amount = 5`.
-        plain = type(name) is str and name.isascii() and name.isidentifier()
-        return cut(name if plain else show(name), _NAME_LIMIT)
-
-    def _arguments(self, arguments: list[_Argument], count: int, room: int) -> list[str]:
-        needs = [len(self._argument(*argument, room)) for argument in arguments[:room]]
-        least = -(-_LEAST_CELLS // (self._width - 8))
-        while needs and sum(min(need, least) for need in needs) > room - (len(needs) < count):
-            needs.pop()
-        left = count - len(needs)
+    def _arguments(self, arguments: list[tuple[str, str]], count: int, room: int) -> list[str]:
+        if not count:
+            return ["    (none)"]
+        if count > room:
+            arguments = arguments[: room - 1]
+        left = count - len(arguments)
+        needs = [len(list(islice(self._rows_of(rows, "    "), room + 1))) for rows, _ in arguments]
+        shares = _shares(needs, room - bool(left))
         lines = []
-        for argument, share in zip(arguments, _shares(needs, room - bool(left)), strict=False):
-            lines += self._argument(*argument, share)
-        if left:
-            noun = " argument" if left == 1 else " arguments"
-            room_for_it = self._width > 30
-            lines.append(f"    {self.glyphs.gap} {left:,} more{noun if room_for_it else ''}")
-        return lines or ["    (none)"]
-
-    def _in_rows(self, value: object) -> list[str]:
-        """The value as text; a text of several lines as such, its backslashes as in a repr."""
-        if type(value) is str and "\n" in value.strip("\n"):
-            rows = value.replace("\\", "\\\\").split("\n")
-            return self._sayable("\n".join(map(escape, rows))).split("\n")
-        return [show(value)]
-
-    def _argument(self, label: str, value: object, rows: list[str], room: int) -> list[str]:
-        if len(rows) > 1:
-            title = self._fit(f"{label} =", "    ", 2)
-            lines = title + self._text(rows, max(room, _FEW_LINES + 1) - len(title))
-            if len(lines) <= room:
-                return lines
-        shown = show(value) if len(rows) > 1 else rows[0]
-        return self._fit(f"{label} = {shown}", "    ", room)
-
-    def _text(self, rows: list[str], room: int) -> list[str]:
-        newline, wrapped = f"      {self.glyphs.line} ", f"      {self.glyphs.wrap} "
-        most = room * self._width  # of one row: more than will be seen of it
-
-        def laid_out(rows: list[str]) -> list[str]:
-            return [line for row in rows for line in self._wrap(row, newline, wrapped)]
-
-        lines = laid_out([row[:most] for row in rows[: room + 1]])
-        if len(lines) > room:
-            head = lines[: room // 2]
-            tail = laid_out([row[-most:] for row in rows[-room:]])[-((room - 1) // 2) :]
-            # The mark of a line stands for the newline before it.
-            seen = sum(len(line) - len(newline) + line.startswith(newline) for line in head + tail)
-            left_out = self._left_out(sum(map(len, rows)) + len(rows) - seen, self._width)
-            lines = [*head, f"      {left_out.strip()}", *tail]
-        return lines
+        for (rows, row), need, share in zip(arguments, needs, shares, strict=True):
+            in_rows = share == need or share > _FEW_LINES
+            lines += self._fit(rows if in_rows else row, "    ", share)
+        return [*lines, f"    {self._drawn('…')} {left:,} more"] if left else lines
 
     def _fit(self, text: str, first: str, room: int) -> list[str]:
         """The text in at most so many lines; cut in its middle if it is too long for them."""
-        rest = f"      {self.glyphs.wrap} ".rjust(len(first))
-        text = self._sayable(text)
-        cells = self._width - len(first) + (room - 1) * (self._width - len(rest))
-        if len(text) <= cells:
-            lines = self._wrap(text, first, rest)
-            if len(lines) <= room:
-                return lines
-        # A double-width character may leave the last cell of each line empty.
-        return self._wrap(self._squeeze(text, cells - room), first, rest, words=False)
+        text, gap = self._sayable(text), self._drawn("…")
+        wide = room * self._width >= _FEW_CELLS
 
-    def _squeeze(self, text: str, cells: int) -> str:
-        """Head and tail of the text in so many cells, and how much was left out between them."""
-        if sum(map(_cells, text[: cells + 1])) <= cells:
-            return text
-        room = cells - sum(map(_cells, self._left_out(len(text), cells)))
-        head = _reach(text, 0, room - room // 3)
-        tail = _reach(text[: -room - 1 : -1], 0, room // 3)
-        note = self._left_out(len(text) - head - tail, cells)
-        return f"{text[:head]}{note}{text[len(text) - tail:]}"
+        def lines_of(text: str) -> list[str]:
+            return list(islice(self._rows_of(text, first), room + 1))
 
-    def _left_out(self, characters: int, cells: int) -> str:
-        gap = self.glyphs.gap
-        if cells < 2 * _LEAST_CELLS:
-            return f" {gap}+{characters:,}{gap} "
-        return f" {gap} {characters:,} characters left out {gap} "
+        def shortened(kept: int) -> str:
+            left, tail = len(text) - kept, kept // 3
+            note = f"{gap} {left:,} characters left out {gap}" if wide else f"{gap}+{left:,}{gap}"
+            return f"{text[: kept - tail]} {note} {text[len(text) - tail :]}"
 
-    def _wrap(self, text: str, first: str, rest: str, *, words: bool = True) -> list[str]:
+        lines = lines_of(text)
+        if len(lines) <= room:
+            return lines
+        # By trial: how far characters reach depends on their width, on words and on newlines.
+        sizes = range(min(len(text), room * self._width))
+        size = bisect_right(sizes, room, key=lambda kept: len(lines_of(shortened(kept))))
+        return lines_of(shortened(max(size - 1, 0)))
+
+    def _rows_of(self, text: str, first: str) -> Iterator[str]:
+        """The lines of a text of one row or several, each marked as what it continues."""
+        for row in text.split("\n"):
+            yield from self._wrap(row, first, self._drawn("      ┆ "))
+            first = self._drawn("      │ ")
+
+    def _wrap(self, text: str, first: str, rest: str) -> Iterator[str]:
         """The text in lines of the window's width, so that the terminal itself never wraps one."""
-        text, lines, start = self._sayable(text), [first], 0
-        while start < len(text):
-            if start:
-                lines.append(rest)
-            end = _reach(text, start, self._width - len(lines[-1]))
-            if words and end < len(text):
+        text, start = self._sayable(text), 0
+        while True:
+            end = _reach(text, start, self._width - len(first))
+            if end < len(text):
                 end = text.rfind(" ", (start + end) // 2, end) + 1 or end
-            lines[-1] += text[start:end]
-            start = end
-        return lines
+            yield first + text[start:end]
+            if end >= len(text):
+                return
+            first, start = rest, end
+
+    def _drawn(self, text: str) -> str:
+        return text.translate(_ASCII) if self._plain else text
 
     def _sayable(self, text: str) -> str:
-        try:
-            return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        except LookupError:
-            return ascii(text)[1:-1]
+        return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+
+def _summary(action: Action) -> str:
+    """The first paragraph of the description, as one line."""
+    text = str.__str__(action.tool_description or "").strip()
+    paragraph = " ".join(takewhile(str.strip, text.split("\n")))
+    return escape(" ".join(paragraph.split()))
+
+
+def _forms(name: str, value: object) -> tuple[str, str]:
+    """An argument in two forms: with a text of several lines in as many rows, and in one row."""
+    # Quoted, unless it is a plain name: it must not read like `amount = 5`.
+    plain = type(name) is str and name.isascii() and name.isidentifier()
+    label = cut(name if plain else show(name), _NAME_LIMIT)
+    row = f"{label} = {show(value)}"
+    if type(value) is str and "\n" in value.strip("\n"):
+        rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
+        return "\n".join([f"{label} =", *map(escape, rows)]), row
+    return row, row
 
 
 def _reach(text: str, start: int, cells: int) -> int:
