@@ -12,10 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from actionguard.channels._banner import QUESTION
 from actionguard.channels.base import start_thread
 
 #: Seconds after which a reader looks whether its question was withdrawn.
@@ -23,13 +23,17 @@ _GLANCE = 0.05
 #: Seconds within which keys that were typed ahead have to end.
 _PATIENCE = 5
 
+WITHDRAWN = "the request was withdrawn: nobody waits for the answer any more"
 
-class Withdrawn(Exception):
-    """Nobody waits for the answer any more, or can give it."""
+
+class Unanswered(Exception):
+    """Nobody answers the question, for the reason given."""
 
 
 def terminal_of_stdin() -> int | None:
     """The descriptor behind `sys.stdin`, if it is a terminal that can be read with care."""
+    if input_was_replaced():
+        return None
     try:
         import termios  # noqa: F401 - absent on Windows, where input() reads the console
 
@@ -66,10 +70,9 @@ def window(stream: TextIO) -> tuple[int, int | None]:
 def open_terminal(descriptor: int) -> TextIO:
     """The terminal that a descriptor reads from, opened for writing."""
     try:
-        path = os.ttyname(descriptor)
-    except OSError:  # a container may show the terminal without its name
-        path = "/dev/tty"
-    screen = os.open(path, os.O_WRONLY | os.O_NOCTTY)
+        screen = os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY)
+    except OSError as error:
+        raise Unanswered(f"the terminal cannot be opened ({type(error).__name__})") from error
     return open(screen, "w", encoding=sys.stdin.encoding, errors="backslashreplace")
 
 
@@ -81,43 +84,63 @@ def in_background(descriptor: int) -> bool:
         return False
 
 
-def read_line(
-    descriptor: int,
-    question: Callable[[], None],
+def input_was_replaced() -> bool:
+    """Whether a notebook, or a test, put an `input` in place of Python's."""
+    return getattr(builtins.input, "__self__", None) is not builtins
+
+
+def read(
+    terminal: int | None,
+    write: Callable[[str], None],
     withdrawn: Callable[[], bool],
     *,
     deaf: bool,
 ) -> str:
-    """One line of keys that were pressed after the question appeared.
+    """The answer of the person at stdin.
 
     Args:
-        descriptor: A terminal.
-        question: Shows the question.
+        terminal: The descriptor of the terminal that they sit at; without one, `input` is asked.
+        write: Shows the question.
         withdrawn: Whether nobody waits for the answer any more.
         deaf: Whether Ctrl-C, as a signal, would not reach who waits for the answer.
 
-    Returns:
-        The line with its newline.
-
     Raises:
-        Withdrawn: Nobody waits for the answer any more.
-        EOFError: Ctrl-D, or the terminal was hung up.
-        OSError: The terminal is gone, or keys come without end.
+        Unanswered: There will be no answer, for the reason given.
+        EOFError: The input ended.
         KeyboardInterrupt: Ctrl-C.
     """
+    try:
+        if terminal is None:
+            return _read_input(write, withdrawn)
+        return _read_keys(terminal, write, withdrawn, deaf=deaf)
+    except NotImplementedError:
+        raise Unanswered("this front end takes no input") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from error
+
+
+# --- from a terminal, with care --------------------------------------------------------------
+
+
+def _read_keys(
+    descriptor: int, write: Callable[[str], None], withdrawn: Callable[[], bool], *, deaf: bool
+) -> str:
+    """A line of keys that were pressed after the question appeared."""
     import termios
 
-    line, glance = b"", None if in_main_thread() else _GLANCE
+    if in_background(descriptor):
+        raise Unanswered("this process runs in the background of its terminal")
+    line = b""
     try:
-        with _line_mode(descriptor, signals=not deaf) as ends:
+        with _line_mode(descriptor, deaf=deaf) as ends:
             _discard_keys(descriptor)
-            question()
+            write(QUESTION)
             while not line.endswith(ends):
                 if withdrawn():
                     _discard_keys(descriptor)
-                    raise Withdrawn
+                    raise Unanswered(WITHDRAWN)
                 # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-                if select.select([descriptor], [], [], glance)[0]:
+                if select.select([descriptor], [], [], _GLANCE)[0]:
                     keys = os.read(descriptor, 4096)
                     if not keys:
                         raise EOFError
@@ -130,83 +153,6 @@ def read_line(
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         raise KeyboardInterrupt
     return line.decode(errors="replace")
-
-
-#: A line that is being read, and where its outcome is put.
-_Reading = tuple[threading.Thread, list[Callable[[], str]]]
-
-_left_behind: deque[_Reading] = deque(maxlen=1)
-
-
-def read_pipe(question: Callable[[], None], withdrawn: Callable[[], bool]) -> str:
-    """One line of a stdin that cannot be read with care: a pipe, or the console of Windows.
-
-    Nothing calls a reader back from there. The one that a withdrawn question left behind reads on
-    for the next, unless it had its line before that was asked.
-
-    Raises:
-        Withdrawn: Nobody waits for the answer any more.
-        Exception: Whatever `input` raises.
-    """
-    readers = [reading for reading in _left_behind if reading[0].is_alive()]
-    _left_behind.clear()
-    question()
-    if in_main_thread() and not readers:
-        return _input()
-    try:
-        thread, outcome = readers[0] if readers else _start(_input)
-    except RuntimeError:  # the main thread is at its end, and Python starts no more threads
-        return _input()
-    try:
-        while thread.is_alive():
-            thread.join(_GLANCE)
-            if withdrawn():
-                raise Withdrawn
-        return outcome[0]()
-    finally:
-        if thread.is_alive():
-            _left_behind.append((thread, outcome))
-
-
-def _input() -> str:
-    # A daemon thread that is left behind at exit must keep stdin alive: destroying it while its
-    # lock is held is fatal to the interpreter.
-    stdin = sys.stdin  # noqa: F841
-    return builtins.input()
-
-
-def call_until(over: Callable[[], bool], function: Callable[[], str]) -> str:
-    """Call Python code that waits for a person, and stop it once it is over.
-
-    Raises:
-        Withdrawn: It was stopped.
-        Exception: Whatever the function raises.
-    """
-    thread, outcome = _start(function)
-    stopped = False
-    while thread.is_alive():
-        thread.join(_GLANCE)
-        if thread.is_alive() and over():
-            stopped = True
-            _interrupt(thread)
-    if stopped:
-        raise Withdrawn
-    return outcome[0]()
-
-
-def _start(function: Callable[[], str]) -> _Reading:
-    outcome: list[Callable[[], str]] = []
-    context = contextvars.copy_context()  # by which a kernel knows the cell
-    return start_thread(lambda: context.run(function), outcome.append), outcome
-
-
-def _interrupt(thread: threading.Thread) -> None:
-    """Raise KeyboardInterrupt in a thread, as soon as it is in Python code."""
-    with contextlib.suppress(ImportError, AttributeError):  # known to CPython only
-        import ctypes
-
-        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
 
 
 def _discard_keys(descriptor: int) -> None:
@@ -222,11 +168,10 @@ def _discard_keys(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _line_mode(descriptor: int, *, signals: bool) -> Iterator[tuple[bytes, ...]]:
+def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[bytes, ...]]:
     """Make the terminal echo and edit lines, whoever used it before; leave it as it was.
 
-    Yields the keys that end a line. With `signals=False`, Ctrl-C is one of them, unless it did
-    nothing before.
+    Yields the keys that end a line. For the deaf, Ctrl-C is one of them, unless it is ignored.
     """
     import termios
 
@@ -236,12 +181,10 @@ def _line_mode(descriptor: int, *, signals: bool) -> Iterator[tuple[bytes, ...]]
     mode[1] |= termios.OPOST | termios.ONLCR
     mode[3] |= termios.ICANON | termios.ECHO | termios.ECHOE | termios.ISIG | termios.IEXTEN
     interrupt_key, off = mode[6][termios.VINTR], bytes([os.fpathconf(descriptor, "PC_VDISABLE")])
-    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
     ends: tuple[bytes, ...] = (b"\n",)
-    if not (signals or ignored or interrupt_key == off):
+    if deaf and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         ends = (b"\n", interrupt_key)
         mode[6][termios.VEOL], mode[6][termios.VINTR] = interrupt_key, off
-
     process = os.getpid()
 
     def restore() -> None:
@@ -251,9 +194,6 @@ def _line_mode(descriptor: int, *, signals: bool) -> Iterator[tuple[bytes, ...]]
             with contextlib.suppress(termios.error):  # hung up: nothing to restore
                 termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
-    if mode == before:
-        yield ends
-        return
     atexit.register(restore)  # a daemon thread does not reach its `finally`
     try:
         termios.tcsetattr(descriptor, termios.TCSANOW, mode)
@@ -261,3 +201,62 @@ def _line_mode(descriptor: int, *, signals: bool) -> Iterator[tuple[bytes, ...]]
     finally:
         atexit.unregister(restore)
         restore()
+
+
+# --- by input(): a pipe, the console of Windows, a notebook -----------------------------------
+
+#: A thread that reads, and where its outcome is put.
+_Reader = tuple[threading.Thread, list[Callable[[], str]]]
+
+_left_behind: list[_Reader] = []
+
+
+def _read_input(write: Callable[[str], None], withdrawn: Callable[[], bool]) -> str:
+    """What `input` answers.
+
+    Nothing calls Python's own back. What a withdrawn question left behind of it reads on for the
+    next, unless it had its line before that was asked. Any other is Python code, and interrupted.
+    """
+    asks, replaced = builtins.input, input_was_replaced()
+
+    def read() -> str:
+        # A daemon thread that is left behind at exit must keep stdin alive: destroying it while
+        # its lock is held is fatal to the interpreter.
+        stdin = sys.stdin  # noqa: F841
+        return asks(QUESTION) if replaced else asks()
+
+    readers = [reader for reader in _left_behind if reader[0].is_alive() and not replaced]
+    if not replaced:
+        _left_behind.clear()
+        write(QUESTION)  # input(QUESTION) would write it to stdout
+    # Ctrl-C interrupts the main thread; after its end, Python may start no more threads.
+    if not readers and (in_main_thread() or not threading.main_thread().is_alive()):
+        return read()
+    thread, outcome = readers[0] if readers else _start(read)
+    try:
+        while thread.is_alive():
+            # A notebook removes the box of a cell that is over. Each cell has its own `input`.
+            if withdrawn() or builtins.input is not asks:
+                raise Unanswered(WITHDRAWN)
+            thread.join(_GLANCE)
+        return outcome[0]()
+    finally:
+        if not replaced and thread.is_alive():
+            _left_behind.append((thread, outcome))
+        while replaced and thread.is_alive():
+            _interrupt(thread)
+            thread.join(_GLANCE)
+
+
+def _start(read: Callable[[], str]) -> _Reader:
+    outcome: list[Callable[[], str]] = []
+    context = contextvars.copy_context()  # by which a kernel knows the cell
+    return start_thread(lambda: context.run(read), outcome.append), outcome
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Raise KeyboardInterrupt in a thread, as soon as it is in Python code."""
+    import ctypes
+
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
