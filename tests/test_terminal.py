@@ -10,6 +10,7 @@ import subprocess
 import termios
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,18 @@ def test_ctrl_c_can_be_survived() -> None:
         terminal.expect("<approved>")
         assert "<main interrupted>" in terminal.output
         assert "<thread interrupted>" in terminal.output
+
+
+def test_ctrl_c_after_a_stop() -> None:
+    """A shell that stops and resumes the program sets its own modes; Ctrl-C works as before."""
+    with Terminal("threading.Thread(target=ask, args=(refund,)).start()") as terminal:
+        terminal.expect(QUESTION)
+        termios.tcsetattr(terminal.terminal, termios.TCSANOW, terminal.modes)
+        while termios.tcgetattr(terminal.terminal) == terminal.modes:
+            time.sleep(0.01)
+        terminal.type(CTRL_C)
+        assert "KeyboardInterrupt" in terminal.rest()
+        assert termios.tcgetattr(terminal.terminal) == terminal.modes
 
 
 def test_ctrl_c_ignored() -> None:

@@ -58,12 +58,10 @@ def is_terminal(stream: object) -> bool:
 
 def window(stream: TextIO) -> tuple[int, int | None]:
     """Columns and rows of the stream's window; no rows where there is no window."""
-    if not is_terminal(stream):
-        return 80, None
     try:
         size = os.get_terminal_size(stream.fileno())
     except (AttributeError, OSError, ValueError):
-        return 80, 24
+        return 80, None
     return size.columns or 80, size.lines or 24  # a terminal may not know its size
 
 
@@ -132,10 +130,11 @@ def _read_keys(
         raise Unanswered("this process runs in the background of its terminal")
     line = b""
     try:
-        with _line_mode(descriptor, deaf=deaf) as ends:
+        with _line_mode(descriptor, deaf=deaf) as (mode, ends):
             _discard_keys(descriptor)
             write(QUESTION)
             while not line.endswith(ends):
+                _set_mode(descriptor, mode)  # again: a shell that resumes a program sets its own
                 if withdrawn():
                     _discard_keys(descriptor)
                     raise Unanswered(WITHDRAWN)
@@ -168,10 +167,10 @@ def _discard_keys(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[bytes, ...]]:
+def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[list[Any], tuple[bytes, ...]]]:
     """Make the terminal echo and edit lines, whoever used it before; leave it as it was.
 
-    Yields the keys that end a line. For the deaf, Ctrl-C is one of them, unless it is ignored.
+    Yields its mode, and the keys that end a line: for the deaf, Ctrl-C too, unless it is ignored.
     """
     import termios
 
@@ -188,19 +187,25 @@ def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[bytes, ...]]:
     process = os.getpid()
 
     def restore() -> None:
-        # Not in the background: the shell has taken care of it, and uses it. Nor at the exit of a
-        # forked child, whose parent may be asking still.
-        if os.getpid() == process and not in_background(descriptor):
-            with contextlib.suppress(termios.error):  # hung up: nothing to restore
-                termios.tcsetattr(descriptor, termios.TCSANOW, before)
+        if os.getpid() == process:  # no forked child at its exit: the parent may be asking still
+            _set_mode(descriptor, before)
 
     atexit.register(restore)  # a daemon thread does not reach its `finally`
     try:
-        termios.tcsetattr(descriptor, termios.TCSANOW, mode)
-        yield ends
+        _set_mode(descriptor, mode)
+        yield mode, ends
     finally:
         atexit.unregister(restore)
         restore()
+
+
+def _set_mode(descriptor: int, mode: list[Any]) -> None:
+    import termios
+
+    # Not in the background: the shell has taken care of it, and uses it.
+    if not in_background(descriptor):
+        with contextlib.suppress(termios.error):  # hung up, as who reads will find out
+            termios.tcsetattr(descriptor, termios.TCSANOW, mode)
 
 
 # --- by input(): a pipe, the console of Windows, a notebook -----------------------------------

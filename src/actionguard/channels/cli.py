@@ -71,7 +71,7 @@ class CLIChannel(ApprovalChannel):
             _line.enter(turn)
             return self._in_turn(action, turn)
         finally:
-            _line.give_up(turn)
+            _line.leave(turn)  # Ctrl-C may have kept it from doing so
 
     async def arequest_approval(self, action: Action) -> Decision:
         """The same for guarded async code: cancelled, it takes its question back."""
