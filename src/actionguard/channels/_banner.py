@@ -112,7 +112,7 @@ class Banner:
     def _fit(self, text: str, first: str, room: int) -> list[str]:
         """The text in at most so many lines; cut in its middle if it is too long for them."""
         text, gap = self._sayable(text), self._drawn("…")
-        wide = room * self._width >= _FEW_CELLS
+        wide = room * (self._width - 8) >= _FEW_CELLS  # beside the marks of its rows
 
         def lines_of(text: str) -> list[str]:
             return list(islice(self._rows_of(text, first), room + 1))
@@ -176,11 +176,8 @@ def _forms(name: str, value: object) -> tuple[str, str]:
 
 def _reach(text: str, start: int, cells: int) -> int:
     """How far one gets in the text with so many cells; always one character at least."""
-    part = text[start : start + max(cells, 1)]  # no character takes less than a cell
-    if part.isascii():
-        return start + max(len(part), 1)
     end = start
-    for char in part:
+    for char in text[start : start + max(cells, 1)]:  # none takes less than a cell
         cells -= _cells(char)
         if cells < 0:
             break
