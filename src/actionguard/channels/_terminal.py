@@ -234,7 +234,7 @@ def _read_input(write: Callable[[str], None], withdrawn: Callable[[], bool]) -> 
     if not replaced:
         _left_behind.clear()
         write(QUESTION)  # input(QUESTION) would write it to stdout
-    # Ctrl-C interrupts the main thread; after its end, Python may start no more threads.
+    # Ctrl-C interrupts the main thread; after its end, Python 3.12.1 starts no threads.
     if not readers and (in_main_thread() or not threading.main_thread().is_alive()):
         return read()
     thread, outcome = readers[0] if readers else _start(read)
