@@ -101,8 +101,7 @@ class CLIChannel(ApprovalChannel):
     def _in_turn(self, action: Action, turn: _Turn) -> Decision:
         """Wait for the turn, ask, and pass the turn on."""
         try:
-            turn.thread = threading.get_ident()
-            turn.result()
+            _line.wait(turn)
             return self._ask(action, turn)
         except Unanswered as why:
             return _unanswered(why)
@@ -210,13 +209,15 @@ class _Line:
         # Reentrant: calling a turn may end it at once, and a signal handler may ask.
         self._lock = threading.RLock()
         self._turns: deque[_Turn] = deque()
+        #: By thread: the turn that it waits for, or has.
+        self._threads: dict[int | None, _Turn] = {}
 
     def __len__(self) -> int:
         return len(self._turns)
 
     def enter(self, turn: _Turn) -> None:
         with self._lock:
-            if threading.get_ident() in [other.thread for other in self._turns]:
+            if threading.get_ident() in self._threads:
                 # It would wait for itself to get out of the way.
                 turn.set_exception(Unanswered("it was asked for in the middle of another question"))
                 return
@@ -224,9 +225,17 @@ class _Line:
             self._turns.append(turn)
             self._call_first()
 
+    def wait(self, turn: _Turn) -> None:
+        """Block this thread until it has the turn."""
+        turn.thread = threading.get_ident()
+        self._threads.setdefault(turn.thread, turn)
+        turn.result()
+
     def leave(self, turn: _Turn) -> None:
         """Pass the turn on, or stop waiting for it."""
         with self._lock:
+            if self._threads.get(turn.thread) is turn:
+                del self._threads[turn.thread]
             with contextlib.suppress(ValueError):  # interrupted before it entered, or forked
                 self._turns.remove(turn)
             self._call_first()
