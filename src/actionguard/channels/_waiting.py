@@ -31,11 +31,17 @@ def _times_cancelled() -> int:
         return 0
 
 
-async def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
+def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> Coroutine[Any, Any, T]:
     """Call anybody's function from async code: an async one on this loop, else `in_thread`."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args)  # type: ignore[no-any-return]
-    answer: Any = await in_thread(function, *args)
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:  # needs no layer of ours
+        return function(*args)  # type: ignore[return-value]
+    return _call(function, *args)
+
+
+async def _call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
+    is_async = inspect.iscoroutinefunction(function)
+    answer: Any = function(*args) if is_async else await in_thread(function, *args)
     return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from actionguard.core import Action, Decision
@@ -36,11 +36,11 @@ class ApprovalChannel(ABC):
             Exception: Whatever keeps the channel from asking; the call is then blocked.
         """
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    def arequest_approval(self, action: Action) -> Coroutine[Any, Any, Decision]:
         """The same for guarded async code; override it where the wait has an async form."""
         from actionguard.channels._waiting import call
 
-        return await call(self.request_approval, action)
+        return call(self.request_approval, action)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # A subclass that replaces one form of a channel with two would be passed by in the other:
