@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import gc
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -245,6 +247,91 @@ def test_late_answer_to_a_living_loop_goes_nowhere() -> None:
 
     asyncio.run(main())
     assert problems == []
+
+
+def test_a_burst_of_waits_does_not_start_its_threads_on_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loop waits for one new thread and not for a hundred; each gets its own answer."""
+    starters: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        starters.append(threading.current_thread())
+        start(thread)
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(in_thread(abs, -n) for n in range(100)))
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+
+    assert asyncio.run(main()) == list(range(100))
+    assert starters.count(threading.main_thread()) == 1
+    assert len(starters) == 100
+
+
+def test_a_wait_that_is_cancelled_in_a_burst_starts_nothing() -> None:
+    """Whoever was cancelled before the question was asked is not asked about; the others are."""
+    asked: list[int] = []
+
+    async def main() -> None:
+        waits = [asyncio.create_task(in_thread(asked.append, n)) for n in range(4)]
+        await asyncio.sleep(0)
+        waits[0].cancel()
+        waits[2].cancel()
+        await asyncio.wait(waits)
+        assert [wait.cancelled() for wait in waits] == [True, False, True, False]
+
+    asyncio.run(main())
+    assert sorted(asked) == [1, 3]
+
+
+def test_a_late_answer_keeps_no_closed_loop() -> None:
+    """A loop that was closed while people were thinking is not kept for ever by their answers."""
+    releases = [threading.Event(), threading.Event()]
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        waits = [asyncio.ensure_future(in_thread(release.wait, 30)) for release in releases]
+        await asyncio.wait(waits, timeout=0.01)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(main())
+    for release in releases:  # one after the other
+        release.set()
+        until(lambda: len(ours()) < len(releases))
+    until(lambda: not ours())
+    gc.collect()
+
+    assert loop() is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_thread_that_cannot_start_is_its_own_callers_error(
+    monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
+) -> None:
+    """The call whose thread does not start fails, and those beside it are answered."""
+    attempts: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        attempts.append(thread)
+        if len(attempts) == failing + 1:
+            raise error
+        start(thread)
+
+    async def wait(n: int) -> object:
+        try:
+            return await in_thread(abs, -n)
+        except BaseException as raised:
+            return raised
+
+    async def main() -> list[object]:
+        return await asyncio.gather(*(wait(n) for n in range(3)))
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+    assert asyncio.run(main()) == [error if n == failing else n for n in range(3)]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("x")])

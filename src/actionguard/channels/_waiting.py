@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 from actionguard.channels.base import ApprovalChannel, start_thread
 from actionguard.core import Action, Decision
@@ -103,33 +106,86 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         pass
 
 
-def in_thread(function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Run a blocking function in a thread of its own, with the caller's contextvars.
 
     Never the loop's default executor: its few threads belong to the program, and people think
     for longer than it can spare one. Cancelling the wait leaves the thread behind; it is a daemon,
     so it keeps no process alive, and its late answer goes nowhere.
     """
-    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    threads = _threads.get(loop) or _threads.setdefault(loop, _Threads())
+    work = partial(contextvars.copy_context().run, function, *args)
+    outcome: Callable[[], T] = await threads.outcome_of(work)
+    return outcome()
 
-    async def wait() -> T:
+
+_Outcome = asyncio.Future[Callable[[], Any]]
+_Job = tuple[_Outcome, Callable[[], Any]]
+
+
+class _Threads:
+    """One loop's threads, each started by the one before, their answers taken all at once.
+
+    To start a thread is to wait until it runs: a loop that started a thousand by itself would do
+    nothing else for a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        self._new: list[_Job] = []
+        self._answers: deque[tuple[_Outcome, Callable[[], Any]]] = deque()
+        self._called = False
+
+    def outcome_of(self, work: Callable[[], Any]) -> _Outcome:
+        """What comes of the work, as a function that returns or raises it."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Callable[[], T]] = loop.create_future()
+        future = loop.create_future()
+        self._new.append((future, work))
+        loop.call_soon(self._go_on)
+        return future
 
-        def settle(outcome: Callable[[], T]) -> None:
+    def _go_on(self) -> None:
+        self._called = False  # first: whoever answers from now on calls again
+        while self._answers:
+            future, outcome = self._answers.popleft()
             if not future.done():
                 future.set_result(outcome)
+        jobs, self._new = self._new, []
+        self._start_next(iter(jobs))
 
-        def done(outcome: Callable[[], T]) -> None:
+    def _start_next(self, jobs: Iterator[_Job]) -> None:
+        for future, work in jobs:
+            if future.done():  # it was cancelled
+                continue
             try:
-                loop.call_soon_threadsafe(settle, outcome)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                pass
+                start_thread(partial(self._work, work, jobs), partial(self._answer, future))
+            except BaseException as error:  # no more threads, or Ctrl-C
+                self._answer(future, partial(_raise, error))
+            else:
+                break
 
-        start_thread(lambda: context.run(function, *args), done)
-        return (await future)()
+    def _work(self, work: Callable[[], T], others: Iterator[_Job]) -> T:
+        self._start_next(others)
+        return work()
 
-    return wait()
+    def _answer(self, future: _Outcome, outcome: Callable[[], Any]) -> None:
+        loop = future.get_loop()
+        if future.done() or loop.is_closed():  # nobody waits any more
+            return
+        self._answers.append((future, outcome))
+        if not self._called:
+            self._called = True
+            try:
+                loop.call_soon_threadsafe(self._go_on)
+            except RuntimeError:  # it was closed just now
+                self._answers.clear()
+
+
+_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads] = WeakKeyDictionary()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
