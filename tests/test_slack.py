@@ -241,6 +241,27 @@ def test_answer_at_the_last_moment_counts(hook: Hook) -> None:
     assert decision.approved is True
 
 
+@both
+def test_answer_during_a_slow_look_counts(
+    hook: Hook, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that came in time is found, though a look was under way that had missed it."""
+    now = 0.0
+    store: list[Decision] = []
+
+    def poll(action: Action) -> Decision | None:
+        nonlocal now
+        seen = store[-1] if store else None
+        store.append(Decision.deny("in time"))
+        now = 301.0
+        return seen
+
+    monkeypatch.setattr("actionguard.channels.slack.monotonic", lambda: now)
+    channel = SlackChannel(hook.url, poll_fn=poll, timeout=300, on_timeout="approve")
+
+    assert ask(channel, refund()).comment == "in time"
+
+
 def test_without_poll_fn_nobody_can_answer(hook: Hook) -> None:
     """Without poll_fn the request is posted, and the comment says why there was no answer."""
     decision = SlackChannel(hook.url, timeout=0.01).request_approval(refund())

@@ -20,7 +20,7 @@ PollFn = Callable[[Action], "Decision | Awaitable[Decision | None] | None"]
 
 # Seconds.
 _SHORTEST_INTERVAL = 0.01  # an interval of 0 would keep a core busy
-_LAST_LOOK = 1.0  # how much later than the timeout a poll may end
+_LAST_LOOK = 1.0  # how long a poll may still take when the time is up
 _BACKOFF = (0.5, 1.0, 2.0, 4.0)  # before each new attempt to post, if Slack names no wait
 
 
@@ -41,7 +41,7 @@ class SlackChannel(ApprovalChannel):
             async one is awaited, for plain callers on a loop made for that wait. A plain one is
             called in a new thread each time, so it must not use a database connection that belongs
             to another. Without one nobody can answer.
-        timeout: Seconds until `on_timeout` decides. 0 posts, polls once, and decides.
+        timeout: Seconds until a last poll, after which `on_timeout` decides. 0 polls once.
         poll_interval: Seconds between two polls; less than 0.01 means 0.01.
         on_timeout: "deny", or "approve" where silence is consent. A `poll_fn` that hangs is no
             silence: after one more second it denies the first way, and is an error the second way.
@@ -126,12 +126,13 @@ class SlackChannel(ApprovalChannel):
         deadline = monotonic() + self.timeout
         await self._post(action, deadline)
         while True:
-            answer = await self._poll(action, max(deadline - monotonic(), 0) + _LAST_LOOK)
+            left = deadline - monotonic()
+            answer = await self._poll(action, max(left, 0) + _LAST_LOOK)
             if answer is not None:
                 return answer
-            left = deadline - monotonic()
-            if left <= 0:
+            if left <= 0:  # before this look: whoever answered in time was seen
                 return self._unanswered()
+            left = max(deadline - monotonic(), 0)
             await asyncio.sleep(min(max(self.poll_interval, _SHORTEST_INTERVAL), left))
 
     async def _poll(self, action: Action, limit: float) -> Decision | None:
