@@ -1082,6 +1082,36 @@ def test_odd_names_of_arguments(name: Any) -> None:
         assert line == f"  {name!a} = 5"
 
 
+def test_name_that_says_something_else() -> None:
+    """A name whose class has a text of its own is shown as the name that the body gets."""
+
+    class Sly(str):
+        __slots__ = ()
+
+        def __format__(self, spec: str) -> str:
+            return "amount = 1\n  note"
+
+    payload = posted(Action("t", {Sly("amount"): 5}))
+
+    for part in (payload["text"], block_text(payload)):
+        assert "  Sly('amount') = 5" in part.split("\n")
+
+
+def test_both_forms_of_the_message_say_the_same() -> None:
+    """An object that says something else each time is asked once."""
+
+    class Fickle:
+        def __repr__(self) -> str:
+            said.append(f"<take {len(said)}>")
+            return said[-1]
+
+    said: list[str] = []
+    payload = posted(Action("t", {"x": Fickle()}))
+
+    for part in (payload["text"], block_text(payload)):
+        assert "x = &lt;take 0&gt;" in part
+
+
 def test_message_without_arguments_or_description() -> None:
     """A call with nothing to show says so."""
     payload = posted(Action("restart", {}))

@@ -32,20 +32,18 @@ def message(action: Action, until: str) -> dict[str, Any]:
     """
     title = "Approval required"
     room = _TEXT_LIMIT - len(title) - 1
+    # Shown once: an object's own repr might say something else the second time.
+    args = [_argument(*item) for item in islice(action.args.items(), room // _LEAST)]
+    sections = _sections(_lines(action, args, until, _BLOCKS_LIMIT, _SECTION_LIMIT, _entities))
     return {
-        "text": "\n".join([title, *_lines(action, until, room, room, _inert)]),
+        "text": "\n".join([title, *_lines(action, args, until, room, room, _inert)]),
         "mrkdwn": False,
         "parse": "none",
         "unfurl_links": False,
         "unfurl_media": False,
         "blocks": [
             {"type": "header", "text": _plain_text(title)},
-            *(
-                {"type": "section", "text": _plain_text(text)}
-                for text in _sections(
-                    _lines(action, until, _BLOCKS_LIMIT, _SECTION_LIMIT, _entities)
-                )
-            ),
+            *({"type": "section", "text": _plain_text(text)} for text in sections),
         ],
     }
 
@@ -65,7 +63,12 @@ def _sections(lines: list[str]) -> list[str]:
 
 
 def _lines(
-    action: Action, until: str, room: int, longest: int, literal: Callable[[str], str]
+    action: Action,
+    args: list[str],
+    until: str,
+    room: int,
+    longest: int,
+    literal: Callable[[str], str],
 ) -> list[str]:
     """The request, `room` characters at most and `longest` a line, stating what was cut."""
 
@@ -79,24 +82,21 @@ def _lines(
     about = " ".join((action.tool_description or "").split())
     if about:
         head.append(fit(f"About: {escape(about)}", _ABOUT_LIMIT))
-    head.append("Args:" if action.args else "Args: none")
+    head.append("Args:" if args else "Args: none")
     foot = [f"Id: {escape(action.id)}", f"Unanswered {until}"]
     room -= sum(len(line) + 1 for line in head + foot) + _LEAST
 
-    args = [_argument(*item) for item in islice(action.args.items(), room // _LEAST)]
-    lines = [fit(arg, longest) for arg in args]
-    share = _share([len(line) + 1 for line in lines], room) - 1
-    lines = [
-        line if len(line) <= share else fit(arg, share)
-        for line, arg in zip(lines, args, strict=True)
-    ]
+    args = args[: room // _LEAST]
+    sizes = [min(len(literal(arg[:longest])), longest) + 1 for arg in args]
+    share = _share(sizes, room) - 1
+    lines = [fit(arg, share) for arg in args]
     if more := len(action.args) - len(args):
         lines.append(f"... and {more:,} more arguments")
     return [*head, *lines, *foot]
 
 
 def _argument(name: object, value: object) -> str:
-    plain = isinstance(name, str) and name.isascii() and name.isidentifier()
+    plain = type(name) is str and name.isascii() and name.isidentifier()
     return f"  {name if plain else show(name)} = {show(value)}"
 
 
