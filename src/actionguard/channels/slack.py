@@ -90,14 +90,6 @@ class SlackChannel(ApprovalChannel):
         if not self.post_timeout:
             raise ValueError("post_timeout must be more than 0 seconds, not 0")
 
-    def __repr__(self) -> str:
-        names = ("_webhook_url", "poll_fn", "timeout", "on_timeout")
-        known = vars(self)  # less than all, where __init__ raised
-        options = ", ".join(
-            f"{name.lstrip('_')}={known[name]!r}" for name in names if name in known
-        )
-        return f"{type(self).__name__}({options})"
-
     def request_approval(self, action: Action) -> Decision:
         """Post, and wait for the answer.
 
@@ -170,19 +162,20 @@ class SlackChannel(ApprovalChannel):
         limit = self.post_timeout
         for backoff in (*_BACKOFF, None):
             attempt = await within(limit, in_thread(self._attempt, payload))
-            reply = attempt.result() if attempt else _Reply(f"no answer within {_text(limit)}")
-            if reply.delivered:
+            refusal = attempt.result() if attempt else _Refusal(f"no answer within {_text(limit)}")
+            if refusal is None:
                 return
-            if backoff is None or not reply.temporary:
+            reason = refusal.reason
+            if backoff is None or not refusal.temporary:
                 break
-            pause = backoff if reply.retry_after is None else reply.retry_after
+            pause = backoff if refusal.retry_after is None else refusal.retry_after
             limit = min(self.post_timeout, deadline - monotonic() - pause)
             if limit <= 0:
                 break
             await asyncio.sleep(pause)
-        raise NotDelivered(f"Slack did not take the request, so nobody was asked: {reply}")
+        raise NotDelivered(f"Slack did not take the request, so nobody was asked: {reason}")
 
-    def _attempt(self, payload: dict[str, Any]) -> _Reply:
+    def _attempt(self, payload: dict[str, Any]) -> _Refusal | None:
         """Post once, in a thread of its own. No exception leaves it: they hold the URL."""
         _keep_out_of_logs()
         try:
@@ -193,55 +186,43 @@ class SlackChannel(ApprovalChannel):
                 # A redirect leads to a login page and not to Slack. Nothing waits for a body.
                 **_accepted(post, timeout=self.post_timeout, allow_redirects=False, stream=True),
             )
-            return _Reply.read(response)
+            return _refusal(response)
         except Exception as error:  # of requests, urllib3, ssl, or a session's own
-            return _Reply(type(error).__name__)
+            return _Refusal(type(error).__name__)
 
 
-class _Reply(NamedTuple):
-    """What came of an attempt to post: a status with Slack's word for it, or why there is none."""
+class _Refusal(NamedTuple):
+    """Why an attempt to post did not deliver."""
 
     reason: str
-    status: int = 0
-    retry_after: float | None = None
+    temporary: bool = False
+    retry_after: float | None = None  # seconds, if Slack named them
 
-    @classmethod
-    def read(cls, response: Any) -> _Reply:
-        hops = getattr(response, "history", None)
-        if isinstance(hops, list) and hops:  # a session of another library followed a redirect
-            response = hops[0]
-        status = getattr(response, "status_code", None)
-        if not isinstance(status, int):  # a stand-in that knows no more than this
-            response.raise_for_status()
-            status = 200
-        reply = cls("", status)
-        with suppress(Exception), closing(response):  # the rest only explains a refusal
-            if not reply.delivered:
-                from urllib3.util import Retry
 
-                seconds = Retry().get_retry_after(response)
-                if seconds is not None:
-                    reply = reply._replace(retry_after=float(min(seconds, threading.TIMEOUT_MAX)))
-                # Slack's errors are one word, like `no_service`. Anything longer might be the
-                # page of a proxy, which repeats the URL.
-                word = next(response.iter_content(64), b"").decode("ascii")
-                if re.fullmatch("[a-z_]+", word):
-                    reply = reply._replace(reason=word)
-        return reply
+def _refusal(response: Any) -> _Refusal | None:
+    """What the response says against the post; None if the request was taken."""
+    hops = getattr(response, "history", None)
+    if isinstance(hops, list) and hops:  # a session of another library followed a redirect
+        response = hops[0]
+    status = getattr(response, "status_code", None)
+    if not isinstance(status, int):  # a stand-in that knows no more than this
+        response.raise_for_status()
+        return None
+    delivered, reason, seconds = 200 <= status < 300, f"HTTP {status}", None
+    with suppress(Exception), closing(response):  # the rest only explains a refusal
+        if not delivered:
+            from urllib3.util import Retry
 
-    @property
-    def delivered(self) -> bool:
-        return 200 <= self.status < 300
-
-    @property
-    def temporary(self) -> bool:
-        return self.status == 429 or self.status >= 500
-
-    def __str__(self) -> str:
-        text = f"HTTP {self.status} {self.reason}".rstrip() if self.status else self.reason
-        if self.retry_after is not None:
-            text += f", retry after {_text(self.retry_after)}"
-        return text
+            seconds = Retry().get_retry_after(response)
+            # Slack's errors are one word, like `no_service`. Anything longer might be the page of
+            # a proxy, which repeats the URL.
+            word = next(response.iter_content(64), b"").decode("ascii")
+            if re.fullmatch("[a-z_]+", word):
+                reason += f" {word}"
+    if delivered:
+        return None
+    retry_after = None if seconds is None else min(seconds, threading.TIMEOUT_MAX)
+    return _Refusal(reason, status == 429 or status >= 500, retry_after)
 
 
 class _Secret(str):
