@@ -662,9 +662,12 @@ def test_url_shows_nowhere(
         assert secret not in "\n".join(shown)
 
 
-def test_url_is_kept_out_of_httpx_logs(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_url_is_kept_out_of_httpx_logs(
+    hook: Hook, library: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A client of httpx can stand for a session, and its log keeps quiet too."""
-    httpx = pytest.importorskip("httpx")
+    httpx = pytest.importorskip(library)
     caplog.set_level(logging.DEBUG)
     hook.script = [reply(302, Location="/login")]
     with httpx.Client() as client:

@@ -293,6 +293,7 @@ _posting = threading.local()
 _SHOW_URLS = (
     *(f"urllib3.{name}" for name in ("connection", "connectionpool", "poolmanager", "util.retry")),
     "httpx",
+    "httpx2",
 )
 
 
@@ -300,7 +301,7 @@ def _keep_out_of_logs() -> None:
     """Keep what this thread does out of logs that show the URL; it ends with the post.
 
     urllib3 writes the path at DEBUG for every request, and at WARNING where an answer is odd; httpx
-    (its clients can be sessions) at INFO.
+    and httpx2 (their clients can be sessions) at INFO.
     """
     _posting.now = True
     for name in _SHOW_URLS:
