@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -565,6 +566,49 @@ def test_subclass_with_another_async_form_is_heard_by_sync_code() -> None:
 
     assert answers(Strict()) == ["strict, async", "strict, async"]
     assert answers(Only()) == ["only", "only"]  # type: ignore[abstract]
+
+
+def test_subclasses_that_replace_different_forms() -> None:
+    """Each level may replace either form, and call the one that it inherits: all are heard once."""
+
+    class First(TwoForms):
+        def request_approval(self, action: Action) -> Decision:
+            return Decision.approve(f"first, {super().request_approval(action).comment}")
+
+    class Second(First):
+        async def arequest_approval(self, action: Action) -> Decision:
+            return Decision.approve(f"second, {(await super().arequest_approval(action)).comment}")
+
+    class Third(Second):
+        def request_approval(self, action: Action) -> Decision:
+            return Decision.approve(f"third, {super().request_approval(action).comment}")
+
+    class Fourth(Third):
+        async def arequest_approval(self, action: Action) -> Decision:
+            return Decision.approve(f"fourth, {(await super().arequest_approval(action)).comment}")
+
+    assert answers(First()) == ["first, plain"] * 2
+    assert answers(Second()) == ["second, first, plain"] * 2
+    assert answers(Third()) == ["third, second, first, plain"] * 2
+    assert answers(Fourth()) == ["fourth, third, second, first, plain"] * 2
+
+
+@pytest.mark.parametrize("form", ["request_approval", "arequest_approval"])
+def test_a_form_that_is_replaced_on_the_object_is_asked_both_ways(form: str) -> None:
+    """A test may replace the one form that a channel has by a stand-in on the object alone."""
+
+    class OnlyAsync(ApprovalChannel):
+        async def arequest_approval(self, action: Action) -> Decision:
+            return Decision.deny("the class's")
+
+    channel: Any = Plain(Decision.deny)
+    stand_in = mock.Mock(return_value=Decision.approve("stand-in"))
+    if form == "arequest_approval":
+        channel = OnlyAsync()  # type: ignore[abstract]
+        stand_in = mock.AsyncMock(return_value=Decision.approve("stand-in"))
+    setattr(channel, form, stand_in)
+
+    assert answers(channel) == ["stand-in", "stand-in"]
 
 
 @pytest.mark.parametrize("form", ["request_approval", "arequest_approval"])

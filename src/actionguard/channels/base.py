@@ -6,6 +6,7 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from actionguard.core import Action, Decision
@@ -48,9 +49,9 @@ class ApprovalChannel(ABC):
         super().__init_subclass__(**kwargs)
         plain, asynchronous = _depth(cls, "request_approval"), _depth(cls, "arequest_approval")
         if plain < asynchronous:
-            cls.arequest_approval = ApprovalChannel.arequest_approval  # type: ignore[method-assign]
+            cls.arequest_approval = _async_form(cls)  # type: ignore[method-assign]
         elif asynchronous < plain:
-            cls.request_approval = _request_approval  # type: ignore[method-assign]
+            cls.request_approval = _plain_form(cls)  # type: ignore[method-assign]
 
     def __deepcopy__(self, memo: object) -> ApprovalChannel:
         return self  # copies of a guarded tool ask the same people
@@ -60,8 +61,31 @@ def _depth(cls: type, name: str) -> int:
     return next(depth for depth, base in enumerate(cls.__mro__) if name in vars(base))
 
 
-def _request_approval(self: ApprovalChannel, action: Action) -> Decision:
-    return _waited_for(self.arequest_approval(action))
+def _async_form(cls: type[ApprovalChannel]) -> Any:
+    """What a class with another plain form has for its async one."""
+
+    def arequest_approval(self: ApprovalChannel, action: Action) -> Coroutine[Any, Any, Decision]:
+        from actionguard.channels._waiting import call
+
+        form: Any = self.request_approval
+        if type(self).arequest_approval is not arequest_approval:
+            # A subclass's own calls what it inherits: its `self` would lead back to it, for ever.
+            form = partial(cls.request_approval, self)
+        return call(form, action)
+
+    return arequest_approval
+
+
+def _plain_form(cls: type[ApprovalChannel]) -> Any:
+    """What a class with another async form has for its plain one."""
+
+    def request_approval(self: ApprovalChannel, action: Action) -> Decision:
+        form = self.arequest_approval
+        if type(self).request_approval is not request_approval:  # as above
+            form = partial(cls.arequest_approval, self)
+        return _waited_for(form(action))
+
+    return request_approval
 
 
 def ask(channel: ApprovalChannel, action: Action) -> Decision:
