@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import Kind
@@ -331,6 +332,23 @@ def test_arguments_that_do_not_fit(kind: Kind, lines: Any) -> None:
 
     assert asked.asked == []
     assert lines() == []
+
+
+def test_policy_with_names_of_its_own(tmp_path: Path) -> None:
+    """What another policy calls `names` is its own business: any object may be one."""
+
+    class Strangers:
+        names = frozenset({"ann", "bob"})
+
+        def needs_approval(self, args: dict[str, Any]) -> bool:
+            return args["to"] not in self.names
+
+    for policy in (Strangers(), Mock(needs_approval=Strangers().needs_approval)):
+        asked = Answer(Decision(True))
+        pay = guard(lambda to: to, policy=policy, channel=asked, audit=tmp_path / "log")
+
+        assert [pay("ann"), pay("eve")] == ["ann", "eve"]
+        assert [action.args for action in asked.asked] == [{"to": "eve"}]
 
 
 def test_why_the_guard_failed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -105,8 +105,9 @@ def what_was_meant(target: Any) -> str:
 
 
 def rule_names(policy: Policy) -> frozenset[str]:
-    """The arguments that the policy's rules look at, where it tells."""
-    return frozenset(getattr(policy, "names", None) or ())
+    """The arguments that an ApprovalPolicy's rules look at: another's `names` may mean anything."""
+    names = getattr(policy, "names", None) if isinstance(policy, ApprovalPolicy) else None
+    return names if isinstance(names, frozenset) else frozenset()
 
 
 def check_policy(option: str, policy: Any) -> Policy:
