@@ -24,6 +24,7 @@ from actionguard import ApprovalChannel, ApprovalDenied, ApprovalPolicy, AuditLo
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel
 
 OFF = AuditLog(enabled=False)
+print_lock = threading.Lock()
 RELEASED = {"policy": ApprovalPolicy(require_always=False), "audit": OFF}
 
 
@@ -479,6 +480,18 @@ def test_denied_is_picklable() -> None:
     assert denied.action.id == caught.value.action.id
     assert denied.decision == caught.value.decision
     assert copy.copy(denied).action == denied.action
+
+
+def test_denied_is_picklable_whatever_it_was_called_with() -> None:
+    """An argument that cannot leave the process goes as its text, and the others as they are."""
+    with pytest.raises(ApprovalDenied) as caught:
+        guard(lambda *_, **__: None, channel=AutoDenyChannel(), audit=OFF)(amount=5, by=print_lock)
+
+    denied = pickle.loads(pickle.dumps(caught.value))
+
+    assert denied.action.args == {"_": (), "amount": 5, "by": repr(print_lock)}
+    assert denied.action.id == caught.value.action.id
+    assert caught.value.action.args["by"] is print_lock
 
 
 def test_picklable_as_before() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from actionguard._render import show
 from actionguard.core import Action, Decision
 
 
@@ -22,7 +24,8 @@ class ApprovalDenied(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own would call __init__ without the keyword arguments.
-        return _restore, (type(self), self.args, self.__dict__)
+        state = {**self.__dict__, "action": _portable(self.action)}
+        return _restore, (type(self), self.args, state)
 
 
 def _restore(
@@ -31,3 +34,20 @@ def _restore(
     denied = cls.__new__(cls, *args)
     denied.__dict__.update(state)
     return denied
+
+
+def _portable(action: Action) -> Action:
+    """The action with text in place of arguments that cannot leave this process (a connection)."""
+    portable = copy.copy(action)
+    portable.args = {n: v if _can_leave(v) else show(v) for n, v in action.args.items()}
+    return portable
+
+
+def _can_leave(value: object) -> bool:
+    import pickle  # who gets here has it already
+
+    try:
+        pickle.dumps(value)
+    except Exception:  # how it is pickled is anybody's code
+        return False
+    return True
