@@ -202,6 +202,120 @@ def test_assigned_to_a_class_later() -> None:
     assert channel.requests[0].args == {"amount": 3}
 
 
+def test_bound_to_star_args() -> None:
+    """Where a method takes everything as `*args`, only what it is bound to is left out."""
+    channel, options = asked_for(policy=ApprovalPolicy(match_args={"args": "."}))
+
+    def unnamed(function: Any) -> Any:
+        return lambda *args, **kwargs: function(*args, **kwargs)
+
+    class Shop:
+        @guard(**options)
+        @unnamed
+        def refund(self, amount: int, note: str = "") -> Any:
+            return self, amount, note
+
+        @guard(**options)
+        @classmethod
+        def close(*args: Any) -> Any:
+            return args
+
+    shop = Shop()
+
+    assert shop.refund(4000, note="late") == (shop, 4000, "late")
+    assert Shop.refund(shop, 4000) == (shop, 4000, "")
+    assert Shop.close("now") == (Shop, "now")
+    assert [request.args for request in channel.requests] == [
+        {"args": (4000,), "note": "late"},
+        {"args": (4000,)},
+        {"args": ("now",)},
+    ]
+
+
+def test_keyword_called_like_what_is_bound() -> None:
+    """What a method is bound to is left out, and not a keyword argument of the same name."""
+    channel, options = asked_for()
+
+    class Store:
+        @guard(**options)
+        def update(self, /, **values: Any) -> Any:
+            return values
+
+        @guard(**options)
+        @classmethod
+        def reset(cls, /, **values: Any) -> Any:
+            return values
+
+    assert Store().update(self=1) == {"self": 1}
+    assert Store.reset(cls=2) == {"cls": 2}
+    assert [request.args for request in channel.requests] == [{"self": 1}, {"cls": 2}]
+
+
+def test_keyword_called_self() -> None:
+    """A guarded object takes whatever keywords the object takes."""
+    _, options = asked_for()
+    store: dict[str, int] = {}
+
+    class Sync:
+        def call(this, **values: int) -> Any:  # noqa: N805
+            return values
+
+        async def acall(this, **values: int) -> Any:  # noqa: N805
+            return values
+
+    guard(store.update, **options)(self=1)
+
+    assert store == {"self": 1}
+    assert guard(Sync().call, **options)(self=2) == {"self": 2}
+    assert asyncio.run(guard(Sync().acall, **options)(self=3)) == {"self": 3}
+
+
+def test_bound_in_other_ways() -> None:
+    """A metaclass's method and a dispatching one are bound as well."""
+    channel, options = asked_for()
+
+    class Meta(type):
+        @guard(**options)
+        def register(cls, name: str) -> Any:
+            return cls, name
+
+    class Thing(metaclass=Meta):
+        @functools.singledispatchmethod
+        @guard(**options)
+        def send(self, what: Any) -> str:
+            return "anything"
+
+        @send.register
+        @guard(**options)
+        def _(self, what: int) -> str:
+            return "a number"
+
+    assert Thing.register("x") == (Thing, "x")
+    assert Thing().send("x") == "anything"
+    assert Thing().send(1) == "a number"
+    assert [request.args for request in channel.requests] == [
+        {"name": "x"},
+        {"what": "x"},
+        {"what": 1},
+    ]
+
+
+def test_a_lazy_proxy_is_not_resolved() -> None:
+    """Naming the arguments does not ask a proxy what it stands for, which may be nothing yet."""
+
+    class Unbound:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("working outside of request context")
+
+    def body(value: Any) -> Any:
+        return value
+
+    proxy = Unbound()
+
+    assert guard(body, **RELEASED)(proxy) is proxy
+
+
 def test_self_that_is_not_bound() -> None:
     """A plain function's first parameter is an argument, whatever it is called."""
     channel, options = asked_for()
@@ -306,6 +420,40 @@ def test_unreadable_signature_is_held() -> None:
     assert channel.requests[0].args == {"args": (1, 2)}
 
 
+def test_unnamed_rest_is_held() -> None:
+    """A rule on a name that is no parameter's holds a call that may bring it by position."""
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
+    channel, options = asked_for(policy=policy)
+
+    def unnamed(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    guarded = guard(unnamed, **options)
+
+    assert guarded(amount=1) == ((), {"amount": 1})
+    assert guarded("c1", amount=1) == (("c1",), {"amount": 1})
+    assert guarded(note="") == ((), {"note": ""})
+    assert channel.requests == []
+    assert guarded(4000, note="") == ((4000,), {"note": ""})
+    assert channel.requests[0].args == {"args": (4000,), "note": ""}
+
+
+def test_colliding_names_are_held() -> None:
+    """Two arguments of one name are both shown, and a rule on that name holds the call."""
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
+    channel, options = asked_for(policy=policy)
+
+    def pay(amount: int, /, **more: int) -> Any:
+        return amount, more
+
+    guarded = guard(pay, **options)
+
+    assert guarded(1, tip=9) == (1, {"tip": 9})
+    assert channel.requests == []
+    assert guarded(1, **{"**amount": 2, "amount": 4000}) == (1, {"**amount": 2, "amount": 4000})
+    assert list(channel.requests[0].args.values()) == [1, 2, 4000]
+
+
 def test_wider_than_its_signature() -> None:
     """A decorated function may take more than it shows: then the call is held, not refused."""
     channel, options = asked_for(policy=ApprovalPolicy(amount_over={"arg": "a", "threshold": 5}))
@@ -323,6 +471,13 @@ def test_wider_than_its_signature() -> None:
     assert channel.requests == []
     assert guarded(1, retries=3) == (1, 3)
     assert channel.requests[0].args == {"args": (1,), "retries": 3}
+
+    class Later:
+        do = guarded
+
+    with pytest.raises(TypeError):
+        Later().do(1, retries=3)
+    assert channel.requests[1].args == {"args": (1,), "retries": 3}
 
 
 def test_generator_protocol() -> None:

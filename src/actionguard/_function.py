@@ -9,8 +9,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from actionguard._gate import Gate, Refused
-from actionguard._options import OnDenied, Options, what_was_meant
-from actionguard._signature import Signature
+from actionguard._options import OnDenied, Options, rule_names, what_was_meant
+from actionguard._signature import Signature, Unnamed
 from actionguard.exceptions import ApprovalDenied
 
 _AnyCallable = Callable[..., Any]
@@ -84,6 +84,9 @@ class _Edge:
         options.check_names(f"{name}()", signature.parameters, signature.names)
         self.gate: Gate = options.gate(name, inspect.getdoc(target))
         self.bind = signature.bind
+        # What rules look at and no parameter is called; among a call's rest it would be overlooked.
+        self._rest = signature.rest
+        self._nameless = rule_names(options.policy).difference(signature.parameters or ())
         # Only a function can become a method, and then its first argument is the instance.
         self._may_be_method = inspect.isfunction(target) and not skip_first
         self._hidden = options.exclude
@@ -101,12 +104,20 @@ class _Edge:
             and type(args[0]) not in _NEVER_BOUND
             and self._is_bound_to(args[0])
         ):
-            return self._method.bind(args, kwargs)
-        return self.bind(args, kwargs)
+            named = self._method.bind(args, kwargs)
+        else:
+            named = self.bind(args, kwargs)
+        if self._nameless and named.get(self._rest) and not self._nameless <= named.keys():
+            return Unnamed(named)
+        return named
 
     def _is_bound_to(self, first: Any) -> bool:
         """Whether the first argument came in by binding: its class holds us as a method."""
-        owner = first if isinstance(first, type) else type(first)
+        # Not isinstance, which would ask a lazy proxy what it stands for.
+        owners = (first, type(first)) if issubclass(type(first), type) else (type(first),)
+        return any(map(self._is_method_of, owners))
+
+    def _is_method_of(self, owner: type) -> bool:
         known = self._bound_to.get(owner)
         if known is None:
             held = (value for cls in owner.__mro__ for value in tuple(vars(cls).values()))
@@ -127,6 +138,8 @@ class _Edge:
             parts = (value.__func__,)
         elif isinstance(value, (functools.partialmethod, functools.cached_property)):
             parts = (value.func,)
+        elif isinstance(value, functools.singledispatchmethod):
+            parts = (value.func, *value.dispatcher.registry.values())
         elif inspect.isfunction(value):
             parts = (vars(value).get("__wrapped__"),)
         return any(self._is_method(part, layers - 1) for part in parts if part is not None)
@@ -181,7 +194,7 @@ class _Guarded:
         self._on_denied = on_denied
         self._function = _Edge(target, options, on_denied).guarded()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -208,5 +221,5 @@ class _Guarded:
 
 
 class _GuardedAsync(_Guarded):
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return await self._function(*args, **kwargs)

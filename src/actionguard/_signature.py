@@ -16,7 +16,7 @@ _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 class Unnamed(dict[str, Any]):
-    """A call's arguments, those given by position under one name: which is which is unknown."""
+    """A call's arguments where a rule cannot tell which of them it is about."""
 
 
 class Signature:
@@ -33,10 +33,13 @@ class Signature:
         self, target: Callable[..., Any], hidden: Collection[str] = (), *, skip_first: bool = False
     ) -> None:
         self.hidden = frozenset(hidden)
+        self._skip_first = skip_first
         #: The names an argument can have; None if it can have any (or they cannot be read).
         self.names: frozenset[str] | None = None
         #: The parameters, whether or not they are hidden; None if they cannot be read.
         self.parameters: list[str] | None = None
+        #: The name under which arguments stand that have none of their own; "" if there are none.
+        self.rest = ""
         self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
         self._shown: list[inspect.Parameter] | None = None
         self._real: list[inspect.Parameter] | None = None
@@ -48,8 +51,10 @@ class Signature:
             with suppress(ValueError):  # functools.lru_cache takes what it wraps takes
                 real = inspect.signature(target, follow_wrapped=False)
                 self._real = list(real.parameters.values())
-        self._bound = {p.name for p in self._shown[:1] if skip_first}
-        self.parameters = [p.name for p in self._shown if p.name not in self._bound]
+        # What is bound to a `*args` is only the first of them.
+        bound = skip_first and self._shown and self._shown[0].kind is not _VAR_POSITIONAL
+        self.parameters = [p.name for p in self._shown[1 if bound else 0 :]]
+        self.rest = next((p.name for p in self._shown if p.kind is _VAR_POSITIONAL), "")
         if not any(p.kind is _VAR_KEYWORD for p in self._shown):
             self.names = frozenset(self.parameters) - self.hidden
 
@@ -58,7 +63,7 @@ class Signature:
     def _bind(self) -> Callable[..., dict[str, Any]] | None:
         if self._shown is None:
             return None
-        return _compile(self._called, self._shown, self.hidden | self._bound)
+        return _compile(self._called, self._shown, self.hidden, skip_first=self._skip_first)
 
     @cached_property
     def _bind_real(self) -> Callable[..., dict[str, Any]] | None:
@@ -82,13 +87,18 @@ class Signature:
                     raise
                 self._bind_real(*args, **kwargs)
         visible = {name: value for name, value in kwargs.items() if name not in self.hidden}
+        args = args[1:] if self._skip_first else args
         if not args:
             return visible
         return Unnamed({"*args" if "args" in visible else "args": args, **visible})
 
 
 def _compile(
-    called: str, parameters: list[inspect.Parameter], hidden: Collection[str]
+    called: str,
+    parameters: list[inspect.Parameter],
+    hidden: Collection[str],
+    *,
+    skip_first: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """A function with these parameters that returns its visible arguments by name.
 
@@ -112,9 +122,12 @@ def _compile(
         following = parameters[index + 1].kind if index + 1 < len(parameters) else None
         if kind is _POSITIONAL_ONLY and following is not _POSITIONAL_ONLY:
             header.append("/")
+        bound = skip_first and index == 0
         if kind is _VAR_KEYWORD:
             rest = "" if name in hidden else name
-        elif name not in hidden:
+        elif bound and kind is _VAR_POSITIONAL and name not in hidden:
+            shown.append(f"{name!r}: {name}[1:]")
+        elif not bound and name not in hidden:
             shown.append(f"{name!r}: {name}")
     display = "{" + ", ".join(shown) + "}"
     result = f"_actionguard_lay_flat({display}, {rest})" if rest else display
@@ -136,7 +149,12 @@ def _lay_flat(
     hidden: Collection[str], named: dict[str, Any], rest: dict[str, Any]
 ) -> dict[str, Any]:
     """Add `**kwargs`; a keyword that collides with a positional-only name keeps both visible."""
+    collided = False
     for name, value in rest.items():
-        if name not in hidden:
-            named[f"**{name}" if name in named else name] = value
-    return named
+        if name in hidden:
+            continue
+        free = name
+        while free in named:
+            collided, free = True, f"**{free}"
+        named[free] = value
+    return Unnamed(named) if collided else named
