@@ -27,6 +27,12 @@ class ApprovalDenied(Exception):
         state = {**self.__dict__, "action": _portable(self.action)}
         return _restore, (type(self), self.args, state)
 
+    def __copy__(self) -> ApprovalDenied:
+        return _restore(type(self), self.args, self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ApprovalDenied:
+        return _restore(type(self), self.args, copy.deepcopy(self.__dict__, memo))
+
 
 def _restore(
     cls: type[ApprovalDenied], args: tuple[Any, ...], state: dict[str, Any]
