@@ -8,7 +8,7 @@ import functools
 import pickle
 import re
 import warnings
-from collections import OrderedDict, UserDict, deque
+from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -452,6 +452,9 @@ class Cut(list[Any]):
         {"prod-1"},
         frozenset({b"prod-1"}),
         deque(["prod-1"]),
+        UserList(["prod-1"]),
+        {"a": "prod-1"}.values(),
+        {"prod-1": "a"}.keys(),
         Cut(["prod-1"]),
         {"key": "prod-1"},
         {"prod-1": "key"},

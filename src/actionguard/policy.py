@@ -6,8 +6,8 @@ import functools
 import inspect
 import operator
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserList, deque
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -359,6 +359,8 @@ def _inside(value: Any) -> list[Any] | None:
     fields = fields_of(value)
     if fields is not None:
         return list(fields.values())
+    if isinstance(value, (UserList, KeysView, ValuesView, ItemsView)):
+        return list(value)
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
