@@ -271,7 +271,7 @@ def test_keyword_called_self() -> None:
 
 
 def test_bound_in_other_ways() -> None:
-    """A metaclass's method and a dispatching one are bound as well."""
+    """A metaclass's method, a dispatching one and one below a cache are bound as well."""
     channel, options = asked_for()
 
     class Meta(type):
@@ -290,13 +290,20 @@ def test_bound_in_other_ways() -> None:
         def _(self, what: int) -> str:
             return "a number"
 
+        @functools.cache  # noqa: B019
+        @guard(**options)
+        def once(self, what: int) -> int:
+            return what
+
     assert Thing.register("x") == (Thing, "x")
     assert Thing().send("x") == "anything"
     assert Thing().send(1) == "a number"
+    assert Thing().once(2) == 2
     assert [request.args for request in channel.requests] == [
         {"name": "x"},
         {"what": "x"},
         {"what": 1},
+        {"what": 2},
     ]
 
 

@@ -14,6 +14,7 @@ from actionguard._signature import Signature, Unnamed
 from actionguard.exceptions import ApprovalDenied
 
 _AnyCallable = Callable[..., Any]
+_CACHE = type(functools.lru_cache(len))
 # Most calls start with one of these; no class of them holds a guarded method.
 _NEVER_BOUND = frozenset({bool, int, float, str, bytes, list, dict, tuple, set, type(None)})
 
@@ -140,7 +141,7 @@ class _Edge:
             parts = (value.func,)
         elif isinstance(value, functools.singledispatchmethod):
             parts = (value.func, *value.dispatcher.registry.values())
-        elif inspect.isfunction(value):
+        elif inspect.isfunction(value) or isinstance(value, _CACHE):
             parts = (vars(value).get("__wrapped__"),)
         return any(self._is_method(part, layers - 1) for part in parts if part is not None)
 
