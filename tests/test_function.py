@@ -428,7 +428,7 @@ def test_unreadable_signature_is_held() -> None:
 
 
 def test_unnamed_rest_is_held() -> None:
-    """A rule on a name that is no parameter's holds a call that may bring it by position."""
+    """Where `(*args, **kwargs)` hides the names, a rule holds what it may be about."""
     policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
     channel, options = asked_for(policy=policy)
 
@@ -443,6 +443,19 @@ def test_unnamed_rest_is_held() -> None:
     assert channel.requests == []
     assert guarded(4000, note="") == ((4000,), {"note": ""})
     assert channel.requests[0].args == {"args": (4000,), "note": ""}
+
+    class Shop:
+        @guard(**options)
+        def pay(self, *args: Any, **kwargs: Any) -> None: ...
+
+        @guard(**options)
+        def tell(self, what: str, *whom: Any, **kwargs: Any) -> None: ...
+
+    Shop().pay(note="")
+    Shop().tell("news", "ann", note="")  # whose own names are known, and an amount is none of them
+    assert len(channel.requests) == 1
+    Shop().pay(4000)
+    assert len(channel.requests) == 2
 
 
 def test_colliding_names_are_held() -> None:

@@ -84,9 +84,8 @@ class _Edge:
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_names(f"{name}()", signature.parameters, signature.names)
         self.gate: Gate = options.gate(name, inspect.getdoc(target))
-        self.bind = signature.bind
-        # What rules look at and no parameter is called; among a call's rest it would be overlooked.
-        self._rest = signature.rest
+        self._signature = signature
+        # What rules look at and no parameter is called: given by position it would be overlooked.
         self._nameless = rule_names(options.policy).difference(signature.parameters or ())
         # Only a function can become a method, and then its first argument is the instance.
         self._may_be_method = inspect.isfunction(target) and not skip_first
@@ -99,16 +98,16 @@ class _Edge:
         return Signature(self.target, self._hidden, skip_first=True)
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        signature = self._signature
         if (
             self._may_be_method
             and args
             and type(args[0]) not in _NEVER_BOUND
             and self._is_bound_to(args[0])
         ):
-            named = self._method.bind(args, kwargs)
-        else:
-            named = self.bind(args, kwargs)
-        if self._nameless and named.get(self._rest) and not self._nameless <= named.keys():
+            signature = self._method
+        named = signature.bind(args, kwargs)
+        if self._nameless and named.get(signature.rest) and not self._nameless <= named.keys():
             return Unnamed(named)
         return named
 

@@ -38,7 +38,7 @@ class Signature:
         self.names: frozenset[str] | None = None
         #: The parameters, whether or not they are hidden; None if they cannot be read.
         self.parameters: list[str] | None = None
-        #: The name under which arguments stand that have none of their own; "" if there are none.
+        #: In `(*args, **kwargs)`, which says nothing of what is taken: `args`; "" in any other.
         self.rest = ""
         self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
         self._shown: list[inspect.Parameter] | None = None
@@ -53,8 +53,10 @@ class Signature:
                 self._real = list(real.parameters.values())
         # What is bound to a `*args` is only the first of them.
         bound = skip_first and self._shown and self._shown[0].kind is not _VAR_POSITIONAL
-        self.parameters = [p.name for p in self._shown[1 if bound else 0 :]]
-        self.rest = next((p.name for p in self._shown if p.kind is _VAR_POSITIONAL), "")
+        shown = self._shown[1 if bound else 0 :]
+        self.parameters = [p.name for p in shown]
+        if [p.kind for p in shown] == [_VAR_POSITIONAL, _VAR_KEYWORD]:
+            self.rest = shown[0].name
         if not any(p.kind is _VAR_KEYWORD for p in self._shown):
             self.names = frozenset(self.parameters) - self.hidden
 
