@@ -113,9 +113,8 @@ class _Edge:
 
     def _is_bound_to(self, first: Any) -> bool:
         """Whether the first argument came in by binding: its class holds us as a method."""
-        # Not isinstance, which would ask a lazy proxy what it stands for.
-        owners = (first, type(first)) if issubclass(type(first), type) else (type(first),)
-        return any(map(self._is_method_of, owners))
+        cls = type(first)  # isinstance would ask a lazy proxy what it stands for
+        return self._is_method_of(cls) or (issubclass(cls, type) and self._is_method_of(first))
 
     def _is_method_of(self, owner: type) -> bool:
         known = self._bound_to.get(owner)
