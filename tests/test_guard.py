@@ -343,12 +343,21 @@ def test_policy_with_names_of_its_own(tmp_path: Path) -> None:
         def needs_approval(self, args: dict[str, Any]) -> bool:
             return args["to"] not in self.names
 
+    class Released(Strangers):
+        def needs_approval(self, args: dict[str, Any]) -> bool:
+            return False
+
     for policy in (Strangers(), Mock(needs_approval=Strangers().needs_approval)):
         asked = Answer(Decision(True))
         pay = guard(lambda to: to, policy=policy, channel=asked, audit=tmp_path / "log")
 
         assert [pay("ann"), pay("eve")] == ["ann", "eve"]
         assert [action.args for action in asked.asked] == [{"to": "eve"}]
+
+    largest = guard(max, policy=Released(), channel=asked, audit=tmp_path / "log")
+
+    assert largest(1, 2) == 2
+    assert len(asked.asked) == 1
 
 
 def test_why_the_guard_failed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

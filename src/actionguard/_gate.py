@@ -14,7 +14,7 @@ from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision, blocked_message, denial_message
 from actionguard.exceptions import ApprovalDenied
-from actionguard.policy import Policy
+from actionguard.policy import ApprovalPolicy, Policy
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Gate:
         self.channel = channel
         self.audit = audit
         #: Whether the policy has rules that need to know which argument is which.
-        self.needs_names = bool(getattr(policy, "names", ()))
+        self.needs_names = isinstance(policy, ApprovalPolicy) and bool(policy.names)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
         return self  # copies of a guarded thing share its channel and log
