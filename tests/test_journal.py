@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -161,6 +162,29 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
     expected = {("c", True), ("r", True), ("r", None)}
     held_too = {("w", False), ("w", None)}
     assert seen >= (expected | held_too if held else expected)
+
+
+def test_killed_when_a_note_did_not_fit(log_path: Path) -> None:
+    """A call stopped for want of room is not said to have run, though its note reads whole."""
+
+    def call() -> None:
+        entry = AuditLog(log_path).entry("refund", {"amount": 50})
+        assert entry is not None
+        entry.note(running=False, needed_approval=True)
+        (notes,) = notes_beside(log_path)
+        room = (log_path.parent / notes).stat().st_size
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * room - 1, hard))
+        with pytest.raises(OSError, match="too large"):
+            entry.note(running=True, needed_approval=True, decision=YES)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(call) == signal.SIGKILL
+
+    AuditLog(log_path)
+
+    (record,) = read_log(log_path)
+    assert record["executed"] is False
 
 
 def test_killed_while_recovering(log_path: Path) -> None:

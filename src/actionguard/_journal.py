@@ -103,8 +103,13 @@ class Journal:
             else:
                 start, self._end = self._end, self._end + room
             notes.append((start, room))
-        self._write(note.ljust(room - 1) + b"\n", start)
-        self._wait_for_disk()
+        try:
+            self._write(note.ljust(room - 1) + b"\n", start)
+            self._wait_for_disk()
+        except BaseException:  # the call will not go on, though what got there may read whole
+            with suppress(OSError):
+                self._write(b"#", start)
+            raise
         if len(notes) > 1:
             self._clear(notes, but=1)
 
