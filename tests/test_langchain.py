@@ -1371,6 +1371,12 @@ HIDING = KINDS["injected"]()[0]
             ValueError,
             "left out of what a policy sees",
         ),
+        (
+            [A_TOOL],
+            {"policy": {"refund": ApprovalPolicy(match_args={"x": "1"})}, "exclude": ["x"]},
+            ValueError,
+            "left out of what a policy sees",
+        ),
     ],
 )
 def test_wrong_use(tools: Any, options: Any, error: Any, text: str, log: AuditLog) -> None:

@@ -82,7 +82,8 @@ class _Edge:
         self.on_denied = on_denied
         name = _name_of(target)
         signature = Signature(target, options.exclude, skip_first=skip_first)
-        options.check_names(f"{name}()", signature.parameters, signature.names)
+        options.check_exclude(f"{name}()", signature.parameters)
+        options.check_rules(f"{name}()", signature.parameters, signature.names)
         self.gate: Gate = options.gate(name, inspect.getdoc(target))
         self._signature = signature
         # What rules look at and no parameter is called: given by position it would be overlooked.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,35 +30,51 @@ class Options:
     def gate(self, name: str, description: str | None) -> Gate:
         return Gate(name, description, self.policy, self.channel, self.audit)
 
-    def check_names(
-        self, owner: str, parameters: Iterable[str] | None, names: frozenset[str] | None
-    ) -> None:
-        """A name that the callable does not have would switch a rule off: say so now.
+    def check_exclude(self, owner: str, parameters: Collection[str] | None) -> None:
+        """A name in `exclude` that the callable does not have would leave a secret visible.
 
         Args:
             owner: What is guarded, for messages.
             parameters: The names of all its parameters; None if they cannot be known.
+
+        Raises:
+            ValueError: `exclude` names a parameter that is not there.
+        """
+        if parameters is None:
+            return
+        for name in sorted(self.exclude.difference(parameters)):
+            raise ValueError(
+                f"exclude names {name!r}, which is no parameter of {owner}; {_known(parameters)}"
+            )
+
+    def check_rules(
+        self, owner: str, parameters: Collection[str] | None, names: frozenset[str] | None
+    ) -> None:
+        """A rule on a name that the policy never sees would be switched off: say so now.
+
+        Args:
+            owner: Has the same meaning as for `check_exclude`.
+            parameters: Has the same meaning as for `check_exclude`.
             names: Those that a policy sees; None if there may be any.
 
         Raises:
-            ValueError: `exclude` or the policy names an argument that is not there.
+            ValueError: The policy names an argument that is not there, or that it does not see.
         """
-        known = f"there are: {', '.join(parameters or ()) or 'none'}"
-        if parameters is not None:
-            for name in sorted(self.exclude.difference(parameters)):
+        if names is None:
+            return
+        for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
+            if name in (parameters or ()):
                 raise ValueError(
-                    f"exclude names {name!r}, which is no parameter of {owner}; {known}"
+                    f"the policy names {name!r}, which is left out of what a policy sees: "
+                    "it is excluded, or the runtime fills it in"
                 )
-        if names is not None:
-            for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
-                if name in (parameters or ()):
-                    raise ValueError(
-                        f"the policy names {name!r}, which is left out of what a policy sees: "
-                        "it is excluded, or the runtime fills it in"
-                    )
-                raise ValueError(
-                    f"the policy names {name!r}, which is no argument of {owner}; {known}"
-                )
+            raise ValueError(
+                f"the policy names {name!r}, which is no argument of {owner}; {_known(parameters)}"
+            )
+
+
+def _known(parameters: Collection[str] | None) -> str:
+    return f"there are: {', '.join(parameters or ()) or 'none'}"
 
 
 def checked_options(

@@ -30,7 +30,7 @@ from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bar
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
-from actionguard.policy import ApprovalPolicy, Policy
+from actionguard.policy import Policy
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -59,9 +59,6 @@ _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydant
 
 class ApprovalWrappedTool(_Base):
     """What every guarded tool is besides an instance of its own class."""
-
-    if TYPE_CHECKING:
-        _guards: tuple[_Guarding, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Hide the guarded class from a base that registers or checks its subclasses."""
@@ -119,7 +116,8 @@ class ApprovalWrappedTool(_Base):
 def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
     """A copy of the tool with the gate between validation and body."""
     guarded: AnyTool = _guarded_with(tool, options)
-    _check_names(options, [guarded], f"the tool {tool.name!r}")
+    _check_exclude(options, [guarded], f"the tool {tool.name!r}")
+    _check_rules(options, [guarded], f"the tool {tool.name!r}")
     return guarded
 
 
@@ -155,36 +153,43 @@ def guard_tools(
         hint = ": write [tool]" if isinstance(tools, BaseTool) or callable(tools) else _hint(tools)
         raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}{hint}")
     all_tools = [_as_tool(tool) for tool in tools]
-    by_name = policy if isinstance(policy, Mapping) else None
-    shared = None if isinstance(policy, Mapping) else policy
+    by_name, shared = (policy, None) if isinstance(policy, Mapping) else ({}, policy)
     options = checked_options(
         "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude
     )
-    if by_name is None:
-        guarded = [_guarded_with(tool, options) for tool in all_tools]
-    else:
-        _check_mapping(by_name, [tool.name for tool in all_tools])
-        guarded = []
-        for tool in all_tools:
-            own = replace(options, policy=by_name.get(tool.name, ApprovalPolicy()))
-            guarded.append(_guarded_with(tool, own))
-            _check_names(replace(own, exclude=frozenset()), guarded[-1:], f"the tool {tool.name!r}")
-    _check_names(options, guarded, "any of the tools")
+    _check_mapping(by_name, [tool.name for tool in all_tools])
+    own = {name: replace(options, policy=policy) for name, policy in by_name.items()}
+    guarded = [_guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
+    for tool in guarded:
+        if tool.name in own:
+            _check_rules(own[tool.name], [tool], f"the tool {tool.name!r}")
+    _check_rules(options, guarded, "any of the tools")
+    _check_exclude(options, guarded, "any of the tools")
     return guarded
 
 
-def _check_names(options: Options, guarded: list[Any], owner: str) -> None:
-    """A name that no tool has would switch a rule off, or leave a secret visible."""
-    if not guarded or not (options.exclude or rule_names(options.policy)):
-        return
+def _check_exclude(options: Options, tools: list[Any], owner: str) -> None:
+    if options.exclude and tools:
+        parameters, _ = _names_of(tools, options.exclude)
+        options.check_exclude(owner, parameters)
+
+
+def _check_rules(options: Options, tools: list[Any], owner: str) -> None:
+    if rule_names(options.policy) and tools:
+        options.check_rules(owner, *_names_of(tools, options.exclude))
+
+
+def _names_of(
+    tools: list[Any], exclude: Collection[str]
+) -> tuple[list[str] | None, frozenset[str] | None]:
+    """The names of all parameters that some of the tools have, and those that a policy sees."""
     try:
-        known = [ToolArguments(_enter(tool), "_run", options.exclude) for tool in guarded]
+        known = [ToolArguments(_enter(tool), "_run", exclude) for tool in tools]
     except Exception:  # a schema is not complete yet
-        return
+        return None, None
     parameters = [arguments.parameters for arguments in known]
     visible = [arguments.names for arguments in known]
-    options.check_names(
-        owner,
+    return (
         None if None in parameters else sorted({n for names in parameters for n in names or ()}),
         None if None in visible else frozenset(n for names in visible for n in names or ()),
     )
