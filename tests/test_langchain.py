@@ -1393,6 +1393,51 @@ def test_wrong_use_of_guard(log: AuditLog) -> None:
         guard(A_TOOL, on_denied=str, audit=log)
 
 
+class Given(BaseModel):
+    x: Any = None
+    callbacks: str = ""
+
+
+def own_init(self: Any, x: Any) -> None:
+    BaseModel.__init__(self, x=x)
+
+
+own_init.__annotations__["x"] = Annotated[str, InjectedToolArg]
+OwnInit = type("OwnInit", (Amount,), {"__init__": own_init, "__module__": __name__})
+
+
+def takes(hint: Any) -> Any:
+    def pay(x: Any, callbacks: str = "") -> str:
+        return note(x=x)
+
+    pay.__annotations__["x"] = hint
+    return pay
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: HIDING, "secret"),
+        (lambda: HIDING, "call_id"),
+        (lambda: HIDING, "config"),
+        (lambda: HIDING, "callbacks"),
+        (lambda: Injected(), "secret"),
+        (lambda: made(takes(Any), Hidden), "secret"),
+        (lambda: made(takes(Any), OwnInit), "x"),
+        (lambda: made(takes(Any), Given), "callbacks"),
+        (lambda: made(takes(RunnableConfig), Given), "x"),
+        (lambda: made(takes(RunnableConfig | None), JSON_SCHEMA), "x"),
+        (lambda: made(takes("RunnableConfig"), Given), "x"),
+        (lambda: made(takes("Optional[RunnableConfig]"), JSON_SCHEMA), "x"),
+        (lambda: made(functools.wraps(takes(RunnableConfig))(lambda **_: ""), Given), "x"),
+    ],
+)
+def test_rules_on_what_the_runtime_fills_in(make: Any, name: str, log: AuditLog) -> None:
+    """A policy cannot look at what it does not see: naming it is an error at once."""
+    with pytest.raises(ValueError, match=f"'{name}', which is left out of what a policy sees"):
+        guard(make(), policy=ApprovalPolicy(match_args={name: "a"}), audit=log)
+
+
 @pytest.mark.parametrize("method", ["_run", "_arun"])
 def test_a_method_of_one_instance(method: str, log: AuditLog) -> None:
     """A method that was set on one tool alone would come before the gate: that is an error."""

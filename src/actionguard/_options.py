@@ -18,7 +18,7 @@ from actionguard.policy import ApprovalPolicy, Policy
 OnDenied = Literal["raise", "return"] | Callable[[ApprovalDenied], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a callable is to be guarded."""
 

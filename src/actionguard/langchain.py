@@ -26,7 +26,13 @@ from langchain_core.tools import tool as make_tool
 from actionguard._gate import NEVER_BEGAN, Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
 from actionguard._options import Options, check_policy, checked_options, rule_names, what_was_meant
-from actionguard._tool_arguments import BODIES, RUNS_A_FIELD, ToolArguments, bare_class
+from actionguard._tool_arguments import (
+    BODIES,
+    RUNS_A_FIELD,
+    ToolArguments,
+    bare_class,
+    is_seen_at_a_glance,
+)
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
@@ -175,7 +181,12 @@ def _check_exclude(options: Options, tools: list[Any], owner: str) -> None:
 
 
 def _check_rules(options: Options, tools: list[Any], owner: str) -> None:
-    if rule_names(options.policy) and tools:
+    unclear = [
+        name
+        for name in rule_names(options.policy)
+        if name in options.exclude or not any(is_seen_at_a_glance(tool, name) for tool in tools)
+    ]
+    if unclear and tools:
         options.check_rules(owner, *_names_of(tools, options.exclude))
 
 
