@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast
 from uuid import UUID
 
 import langchain_core
@@ -298,6 +298,42 @@ class Stateful(BaseTool):
         return f"{self.calls} {self._secret} {self.expensive} {self.anything}"
 
 
+class OwnNames(Subclass):
+    """Has private names and attributes of its own."""
+
+    _guards: list[str] = PrivateAttr(default_factory=lambda: ["mine"])
+    _began: float = PrivateAttr(default=1.5)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("any_"):
+            return name
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    @functools.cached_property
+    def func(self) -> Any:
+        return lambda x: x
+
+    def _run(self, x: int, customer: str = "ann") -> str:
+        note(x=x, customer=customer)
+        self._guards.append(self.any_name)
+        return str(self.func(x)) + str(self._guards) + str(self._began)
+
+
+class Static(BaseTool):
+    name: str = "refund"
+    description: str = "Refund x."
+
+    @staticmethod
+    def _run(x: int, customer: str = "ann", *, config: RunnableConfig) -> str:  # type: ignore[override]
+        return note(x=x, customer=customer) + config["configurable"]["thread_id"]
+
+
+class OfTheClass(Static):
+    @classmethod
+    def _run(cls, x: int, customer: str = "ann") -> str:  # type: ignore[override]
+        return note(x=x, customer=customer) + cls.__name__
+
+
 class Typed(BaseTool, Generic[T]):
     name: str = "typed"
     description: str = "Typed."
@@ -368,6 +404,11 @@ def calling_another() -> BaseTool:
     return tool(outer)
 
 
+def _with_func(made: Any) -> BaseTool:
+    assert made.func  # a cached property is there from now on
+    return cast(BaseTool, made)
+
+
 def made(func: Any, schema: Any, **fields: Any) -> StructuredTool:
     return StructuredTool(name="made", description="d", args_schema=schema, func=func, **fields)
 
@@ -399,6 +440,9 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "recursion": lambda: (Countdown(), {"x": 3, "customer": "bob"}),
     "state": lambda: (Stateful(start=7, colour="red"), FIVE),
     "validated state": lambda: (Validating(), FIVE),
+    "names of its own": lambda: (_with_func(OwnNames()), FIVE),
+    "static run": lambda: (Static(), FIVE),
+    "class's run": lambda: (OfTheClass(), FIVE),
     "generic": lambda: (Typed[int](value=3), FIVE),
     "v1 schema": lambda: (made(refund, ArgsV1), {"x": "5", "customer_id": "bob"}),
     "defaults": lambda: (made(lambda x=0, customer="", tags=(): note(x=x), Fancy), {"amount": 5}),
@@ -918,6 +962,24 @@ def test_arguments_named_as_managers_are(make: Any, runner: str, log: AuditLog) 
     assert got["seen"][0]["args"] == asked.actions[0].args == args
 
 
+class TakesAnything(TakesCallbacks):
+    def _run(self, **given: Any) -> str:  # type: ignore[override]
+        return note(**given)
+
+
+def test_a_run_manager_that_the_agent_fills_in(log: AuditLog) -> None:
+    """Awaited, a body that takes no manager is given what the agent calls by that name."""
+    args = {"x": 1, "callbacks": [], "run_manager": "Ann"}
+
+    got = observe(RUNNERS["ainvoke"], guard(TakesAnything(), channel=Asked(), audit=log), args)
+
+    assert (
+        got["seen"][0]["args"]
+        == observe(RUNNERS["ainvoke"], TakesAnything(), args)["seen"][0]["args"]
+        == args
+    )
+
+
 def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
     """Where nothing validates, the body's own complaint comes, and nobody is asked."""
     asked = Asked()
@@ -1064,7 +1126,7 @@ def test_pickled(kind: str, protocol: int, log: AuditLog, lines: Any) -> None:
     assert repr(loaded) == repr(pickle.loads(pickle.dumps(bare, protocol)))
     assert type(loaded) is type(guarded)
     assert loaded.invoke({"x": 1}).startswith("DENIED: ")
-    assert len(lines()) == len(loaded._guards)
+    assert len(lines()) == len(loaded._actionguard_guards)
 
 
 def test_the_original_is_left_alone(log: AuditLog) -> None:
@@ -1076,7 +1138,8 @@ def test_the_original_is_left_alone(log: AuditLog) -> None:
 
     assert (repr(bare), bare.model_dump()) == before
     assert (
-        not isinstance(bare, ApprovalWrappedTool) and "_guards" not in bare.__private_attributes__
+        not isinstance(bare, ApprovalWrappedTool)
+        and "_actionguard_guards" not in bare.__private_attributes__
     )
 
 
@@ -1241,6 +1304,37 @@ def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
     (line,) = lines()
     assert (line["approved"], line["executed"]) == (None, False)
     assert "CancelledError" in line["error"] and SEEN == []
+
+
+def test_cancelled_in_the_body(log: AuditLog, lines: Any) -> None:
+    """What the executor has begun goes on as bare, inner steps too, though its caller has left."""
+    started, go, done = threading.Event(), threading.Event(), threading.Event()
+    said = []
+
+    class Slow(Subclass):
+        def _run(self, x: int, customer: str = "ann") -> str:
+            if x:
+                started.set()
+                go.wait(10)
+                said.append(self._run(x - 1))
+                done.set()
+            return f"done {x}"
+
+    async def main() -> None:
+        task = asyncio.ensure_future(guarded.ainvoke({"x": 1}))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go.set()
+        await asyncio.to_thread(done.wait, 10)
+
+    channel = ScriptedChannel(True)
+    guarded = guard(Slow(), channel=channel, audit=log)
+    asyncio.run(main())
+
+    assert said == ["done 0"]
+    assert [line["error"] for line in lines()] == ["CancelledError"]
 
 
 @pytest.mark.parametrize("twice", [False, True])

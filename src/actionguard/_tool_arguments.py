@@ -137,7 +137,7 @@ def _takes_plainly(body: Any, name: str, known: Any) -> bool:
 
 def bare_class(tool: BaseTool) -> Any:
     """The tool's class as it was before guarding."""
-    return vars(type(tool)).get("_bare_class", type(tool))
+    return vars(type(tool)).get("_actionguard_bare", type(tool))
 
 
 def _body_of(tool: Any, entry: str) -> Any:
@@ -218,9 +218,7 @@ def _is_injected(hint: Any) -> bool:
     # LangGraph looks into unions, too; and Python 3.10 makes one where the default is None.
     markers = filter(None, [_of_langgraph("InjectedState"), _of_langgraph("InjectedStore")])
     return _is_injected_arg_type(hint) or any(
-        _is_injected_arg_type(part, marker)
-        for marker in markers
-        for part in typing.get_args(hint)
+        _is_injected_arg_type(part, marker) for marker in markers for part in typing.get_args(hint)
     )
 
 

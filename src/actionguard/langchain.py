@@ -16,9 +16,14 @@ from dataclasses import replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import patch_config, var_child_runnable_config
+from langchain_core.runnables.config import (
+    patch_config,
+    run_in_executor,
+    var_child_runnable_config,
+)
 from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools import tool as make_tool
@@ -246,10 +251,8 @@ def _hint(tool: Any) -> str:
 def _guarded_with(tool: Any, *all_options: Options) -> Any:
     """A copy of the tool with further gates, the last of which asks first."""
     _check_methods(tool, tool.__dict__)
-    for options in all_options:
-        guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
-        tool = _with_guards(guarded, tool, _Guarding(tool, options))
-    return tool
+    guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
+    return _with_guards(guarded, tool, *(_Guarding(tool, options) for options in all_options))
 
 
 def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
@@ -291,13 +294,16 @@ def _names_in(code: CodeType) -> set[str]:
 
 
 def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
-    return getattr(tool, "_guards", ())
+    if not isinstance(tool, ApprovalWrappedTool):
+        return ()
+    guards: tuple[_Guarding, ...] = getattr(tool, "_actionguard_guards", ())
+    return guards
 
 
 def _with_guards(copied: Any, tool: Any, *more: _Guarding) -> Any:
     """Guard a copy as the tool is guarded, and by what comes on top of it."""
     guards = (*(guarding.anew() for guarding in _guards_of(tool)), *more)
-    object.__setattr__(copied, "_guards", guards)
+    object.__setattr__(copied, "_actionguard_guards", guards)
     _guard_bodies(copied)
     return copied
 
@@ -306,14 +312,15 @@ def _guard_bodies(tool: Any) -> None:
     """The functions in the tool's fields have gates, too; new ones get them here."""
     state = tool.__dict__
     for name in BODIES:
-        if callable(state.get(name)):
+        if callable(state.get(name)) and name in type(tool).model_fields:
             state[name] = _GuardedBody(_bare(state[name]), tool, name)
 
 
 def _copy_as(cls: type[Any], tool: BaseTool) -> Any:
     copied = object.__new__(cls)
     for name in _STATE:
-        object.__setattr__(copied, name, copy.copy(getattr(tool, name)))
+        part = getattr(tool, name)
+        object.__setattr__(copied, name, None if part is None else part.copy())
     return copied
 
 
@@ -372,12 +379,13 @@ class _GuardedBody:
         return getattr, (self._tool, self._field)
 
 
-def _looks_like(method: Callable[..., Any]) -> Callable[[Any], Any]:
+def _looks_like(cls: Any, name: str) -> Callable[[Any], Any]:
     """Let a gate look like the method behind it.
 
     langchain-core reads from signature and annotations what to pass, at every call; known here,
     they are not worked out each time.
     """
+    method = getattr(cls, name)
 
     def decorate(gate: Any) -> Any:
         functools.update_wrapper(gate, method)
@@ -385,6 +393,10 @@ def _looks_like(method: Callable[..., Any]) -> Callable[[Any], Any]:
             gate.__annotations__ = typing.get_type_hints(method, include_extras=True)
         if method in RUNS_A_FIELD:  # of others it looks for names in the method's own module
             gate.__signature__ = inspect.signature(method)
+        elif isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
+            takes = inspect.signature(method)  # no `self`, as the gate does
+            itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+            gate.__signature__ = takes.replace(parameters=[itself, *takes.parameters.values()])
         return gate
 
     return decorate
@@ -395,7 +407,7 @@ def _guarded_class(cls: Any) -> Any:
     awaited = [own for plain, own in _AWAITED.items() if issubclass(cls, plain)]
     bases = (ApprovalWrappedTool, *(awaited if cls in _AWAITED else (cls, *awaited)))
     for known in type.__subclasses__(bases[1]):  # kept by the class itself, and gone with it
-        if vars(known).get("_bare_class") is cls:
+        if vars(known).get("_actionguard_bare") is cls:
             return known
     _check_entries(cls)
 
@@ -407,28 +419,18 @@ def _guarded_class(cls: Any) -> Any:
             _leave(inner)
 
     async def abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if cls._arun is BaseTool._arun or (cls._arun in RUNS_A_FIELD and not tool.coroutine):
+            return await _in_executor(body, tool, args, kwargs)
         inner = _enter(tool)
-        # langchain-core's own `_arun` leads to `_run` in the executor, which may be busy.
-        if cls._arun is BaseTool._arun or (cls._arun in RUNS_A_FIELD and not inner.coroutine):
-            object.__setattr__(inner, "_began", [])
         try:
             return await super(guarded, inner)._arun(*args, **kwargs)
-        except asyncio.CancelledError as cancelled:
-            inner._began.append(False)
-            if not inner._began[0]:
-                vars(cancelled)[NEVER_BEGAN] = True
-            raise
         finally:
             _leave(inner)
 
-    @_looks_like(cls._run)
+    @_looks_like(cls, "_run")
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _CALL_ID not in kwargs and (began := getattr(self, "_began", None)) is not None:
-            began.append(True)
-            if not began[0]:
-                raise asyncio.CancelledError  # its caller left before
-            if type(self) is inner_class:
-                return super(guarded, self)._run(*args, **kwargs)
+        if type(self) is inner_class and _CALL_ID not in kwargs:
+            return super(guarded, self)._run(*args, **kwargs)
         if cls._run in RUNS_A_FIELD and self.func is None:  # there is nothing to ask for
             kwargs.pop(_CALL_ID, None)
             return super(guarded, self)._run(*args, **kwargs)
@@ -436,7 +438,7 @@ def _guarded_class(cls: Any) -> Any:
         return _behind_gates(self, "_run", run, kwargs)(*args, **kwargs)
 
     # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
-    @_looks_like(cls._run if cls._arun is BaseTool._arun else cls._arun)
+    @_looks_like(cls, "_run" if cls._arun is BaseTool._arun else "_arun")
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if type(self) is inner_class and _CALL_ID not in kwargs:
             return await super(guarded, self)._arun(*args, **kwargs)
@@ -448,16 +450,16 @@ def _guarded_class(cls: Any) -> Any:
             vars(cancelled).pop(NEVER_BEGAN, None)  # what called the tool has begun
             raise
 
-    names: dict[str, Any] = {"_bare_class": cls}
+    names: dict[str, Any] = {"_actionguard_bare": cls}
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
-    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_guards", "_began")}
+    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_actionguard_guards",)}
     guarded = _subclass(cls, bases, {**names, **gates})
     fields = {name: _BareField(name) for name in BODIES if name in cls.model_fields}
     inner_class = _subclass(cls, (guarded,), {**names, **fields})
     metaclass: Any = type(cls)
     inner_class.__class__ = _inner_metaclass(metaclass)  # now that the class is made
-    guarded._inner_class = inner_class
+    guarded._actionguard_inner = inner_class
     return guarded
 
 
@@ -476,7 +478,7 @@ def _inner_metaclass(metaclass: Any) -> Any:
 
     class Inner(metaclass):  # type: ignore[misc]
         def __setattr__(self, name: str, value: Any) -> None:
-            setattr(self._bare_class, name, value)
+            setattr(self._actionguard_bare, name, value)
 
     return Inner
 
@@ -510,12 +512,10 @@ def _enter(tool: Any) -> Any:
     So an `_arun` that leads to `_run` asks once, whatever threads and loops are on the way. Its
     `invoke` and the like are calls of their own all the same, and so is everything afterwards.
     """
-    inner = object.__new__(tool._inner_class)
+    inner = object.__new__(tool._actionguard_inner)
     for name in _STATE:
         object.__setattr__(inner, name, getattr(tool, name))
-    object.__setattr__(inner, "_guards", _guards_of(tool))
-    #: What came first: that the body began, or (False) that its caller left.
-    object.__setattr__(inner, "_began", [True])
+    object.__setattr__(inner, "_actionguard_guards", _guards_of(tool))
     return inner
 
 
@@ -572,7 +572,7 @@ def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> An
     """
     call_id = kwargs.pop(_CALL_ID, None)
     guards = _guards_of(tool)
-    if not guards and type(tool) is not tool._inner_class:  # where a released body made it
+    if not guards and type(tool) is not tool._actionguard_inner:  # where a released body made it
         raise TypeError(f"the tool {tool.name!r} was made of a guarded tool's class: guard it, too")
     for guarding in guards:
         gate, bind = guarding.gate(tool, entry)
@@ -612,11 +612,9 @@ async def _ainvoke(
 
     langchain-core then runs all of `invoke` in the executor, and so would the wait for a person.
     """
-    cls = bare_class(self)
-    usual = all(getattr(cls, n) is getattr(BaseTool, n) for n in ("invoke", "run", "arun"))
     if self.coroutine:
         return await BaseTool.ainvoke(self, input, config, **kwargs)
-    if usual and cls._run in RUNS_A_FIELD and cls._arun in RUNS_A_FIELD:
+    if _runs_as_usual(bare_class(self)):
         # The way of all other tools: only the body goes to the executor.
         token = _invoked.set(self)
         try:
@@ -634,6 +632,14 @@ async def _ainvoke(
     finally:
         caller.waits = caller.left
         _caller.reset(its_token)
+
+
+def _runs_as_usual(cls: Any) -> bool:
+    return (
+        cls._run in RUNS_A_FIELD
+        and cls._arun in RUNS_A_FIELD
+        and all(getattr(cls, name) is getattr(BaseTool, name) for name in ("invoke", "run", "arun"))
+    )
 
 
 # Bases between these and a tool's class, whose own `ainvoke` comes before.
@@ -681,6 +687,30 @@ class _AskedByCaller(ApprovalChannel):
 
     def request_approval(self, action: Action) -> Decision:
         return self._caller.ask(self._channel, action)
+
+
+async def _in_executor(
+    body: Callable[..., Any], tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a plain body as langchain-core's own `_arun` does, and tell whether it began."""
+    manager = kwargs.get("run_manager")
+    if isinstance(manager, AsyncCallbackManagerForToolRun):
+        kwargs["run_manager"] = manager.get_sync()
+    first: list[str] = []  # of what happened: that the body began, or that its caller left
+
+    def run() -> Any:
+        first.append("began")
+        if first[0] == "left":
+            raise asyncio.CancelledError
+        return body(tool, *args, **kwargs)
+
+    try:
+        return await run_in_executor(None, run)
+    except asyncio.CancelledError as cancelled:
+        first.append("left")
+        if first[0] == "left":
+            vars(cancelled)[NEVER_BEGAN] = True
+        raise
 
 
 @contextmanager
