@@ -15,6 +15,9 @@ from actionguard.channels.cli import CLIChannel
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import ApprovalPolicy, Policy
 
+# One for all: each empty frozenset takes 200 bytes.
+_NO_NAMES: frozenset[str] = frozenset()
+
 OnDenied = Literal["raise", "return"] | Callable[[ApprovalDenied], Any]
 
 
@@ -128,6 +131,8 @@ def rule_names(policy: Policy) -> frozenset[str]:
 
 def check_policy(option: str, policy: Any) -> Policy:
     """Check a policy; the option, as it is written in code, is what messages name."""
+    if type(policy) is ApprovalPolicy:  # as nearly always
+        return policy
     needs_approval = getattr(policy, "needs_approval", None)
     wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
     if isinstance(policy, type) or not callable(needs_approval):
@@ -209,4 +214,4 @@ def _exclude(caller: str, exclude: Any) -> frozenset[str]:
     for name in exclude:
         if not isinstance(name, str):
             raise TypeError(f"{caller}(exclude=...) takes names of parameters, not {name!r}")
-    return frozenset(exclude)
+    return frozenset(exclude) or _NO_NAMES

@@ -127,8 +127,9 @@ class ApprovalWrappedTool(_Base):
 def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
     """A copy of the tool with the gate between validation and body."""
     guarded: AnyTool = _guarded_with(tool, options)
-    _check_exclude(options, [guarded], f"the tool {tool.name!r}")
-    _check_rules(options, [guarded], f"the tool {tool.name!r}")
+    owner = f"the tool {tool.name!r}"
+    _check_exclude(options, [guarded], owner)
+    _check_rules(options, [guarded], owner)
     return guarded
 
 
@@ -252,7 +253,7 @@ def _guarded_with(tool: Any, *all_options: Options) -> Any:
     """A copy of the tool with further gates, the last of which asks first."""
     _check_methods(tool, tool.__dict__)
     guarded = _copy_as(_guarded_class(bare_class(tool)), tool)
-    return _with_guards(guarded, tool, *(_Guarding(tool, options) for options in all_options))
+    return _with_guards(guarded, tool, [_Guarding(tool, options) for options in all_options])
 
 
 def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
@@ -300,10 +301,10 @@ def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
     return guards
 
 
-def _with_guards(copied: Any, tool: Any, *more: _Guarding) -> Any:
+def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
     """Guard a copy as the tool is guarded, and by what comes on top of it."""
-    guards = (*(guarding.anew() for guarding in _guards_of(tool)), *more)
-    object.__setattr__(copied, "_actionguard_guards", guards)
+    guards = [guarding.anew() for guarding in _guards_of(tool)]
+    object.__setattr__(copied, "_actionguard_guards", (*guards, *more))
     _guard_bodies(copied)
     return copied
 
@@ -526,6 +527,9 @@ def _leave(inner: Any) -> None:
 # --- a call ----------------------------------------------------------------------------------
 
 
+_NO_GATES: Mapping[str, tuple[Gate, Bind]] = {}
+
+
 class _Guarding:
     """One guarding of a tool, with what its gate knows of the tool.
 
@@ -540,7 +544,7 @@ class _Guarding:
     def __init__(self, original: BaseTool, options: Options) -> None:
         self._original = original
         self.options = options
-        self._gates: dict[str, tuple[Gate, Bind]] = {}
+        self._gates = _NO_GATES
 
     def anew(self) -> _Guarding:
         """The same for a copy."""
@@ -548,7 +552,7 @@ class _Guarding:
 
     def forget(self) -> None:
         """Learn what the tool is now when it is called next."""
-        self._gates = {}
+        self._gates = _NO_GATES
 
     def gate(self, tool: BaseTool, entry: str) -> tuple[Gate, Bind]:
         """The gate of the tool's method or function, and how its arguments are named."""
@@ -557,7 +561,7 @@ class _Guarding:
         if known is None:
             arguments = ToolArguments(_enter(tool), entry, self.options.exclude)
             known = self.options.gate(tool.name, tool.description), arguments.bind
-            self._gates[entry] = known
+            self._gates = {**self._gates, entry: known}
         return known
 
 
