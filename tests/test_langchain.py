@@ -859,6 +859,32 @@ def test_a_run_of_its_own(cls: Any, runner: str, log: AuditLog) -> None:
     assert [action.args["x"] for action in asked.actions] == [5]
 
 
+def test_back_on_the_loop(log: AuditLog) -> None:
+    """A plain body, awaited, may have its loop do what asks for another guarded tool."""
+    inner = guard(Subclass(), channel=Asked(), audit=log)
+
+    class Back(Own):
+        def _run(self, x: int) -> str:  # type: ignore[override]
+            async def work() -> Any:
+                return inner.invoke({"x": x})
+
+            return str(asyncio.run_coroutine_threadsafe(work(), loop).result(10))
+
+    async def main() -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        back = Back.from_function(refund, args_schema=Amount)
+        results.append(await guard(back, channel=Asked(), audit=log).ainvoke(FIVE))
+
+    loop: Any = None
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    thread.join(10)
+
+    assert results == ["done 5"]
+
+
 def test_inner_steps_end_with_the_call(log: AuditLog) -> None:
     """`self` leads on without a gate only in its call; invoke is a call of its own even there."""
     kept: list[Any] = []
@@ -1306,22 +1332,23 @@ def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
     assert "CancelledError" in line["error"] and SEEN == []
 
 
-def test_cancelled_in_the_body(log: AuditLog, lines: Any) -> None:
+@pytest.mark.parametrize("base", [Subclass, ArunToRunInAThread])
+def test_cancelled_in_the_body(base: Any, log: AuditLog, lines: Any) -> None:
     """What the executor has begun goes on as bare, inner steps too, though its caller has left."""
     started, go, done = threading.Event(), threading.Event(), threading.Event()
     said = []
 
-    class Slow(Subclass):
+    class Slow(base):  # type: ignore[misc]
         def _run(self, x: int, customer: str = "ann") -> str:
             if x:
                 started.set()
                 go.wait(10)
-                said.append(self._run(x - 1))
+                said.append(self._run(x - 1, customer))
                 done.set()
             return f"done {x}"
 
     async def main() -> None:
-        task = asyncio.ensure_future(guarded.ainvoke({"x": 1}))
+        task = asyncio.ensure_future(guarded.ainvoke({"x": 1, "customer": "bob"}))
         await asyncio.to_thread(started.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -7,6 +7,7 @@ import concurrent.futures
 import copy
 import functools
 import inspect
+import threading
 import typing
 from abc import ABCMeta
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -422,11 +423,15 @@ def _guarded_class(cls: Any) -> Any:
     async def abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
         if cls._arun is BaseTool._arun or (cls._arun in RUNS_A_FIELD and not tool.coroutine):
             return await _in_executor(body, tool, args, kwargs)
-        inner = _enter(tool)
+        inner, is_over = _enter(tool), True
         try:
             return await super(guarded, inner)._arun(*args, **kwargs)
+        except asyncio.CancelledError:
+            is_over = False  # what it began in a thread goes on
+            raise
         finally:
-            _leave(inner)
+            if is_over:
+                _leave(inner)
 
     @_looks_like(cls, "_run")
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -584,7 +589,7 @@ def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> An
         if entry in ("_arun", "coroutine"):
             run = gate.coroutine(run, bind, refuse)
             continue
-        if (caller := _caller.get()) is not None and caller.waits:
+        if (caller := _caller.get()) is not None and caller.waits_for_this_thread():
             gate = gate.asking(_AskedByCaller(gate.channel, caller))
         run = gate.plain(run, bind, refuse)
     return run
@@ -659,7 +664,12 @@ class _Caller:
         self.waits = True
         self.left = False
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._asked: list[concurrent.futures.Future[Decision]] = []
+
+    def waits_for_this_thread(self) -> bool:
+        """Whether to ask it: not once it went on, nor from its own loop, which has to be free."""
+        return self.waits and threading.get_ident() != self._thread
 
     def ask(self, channel: ApprovalChannel, action: Action) -> Decision:
         """Called in the tool's thread; cancelled with the task, after which nothing runs."""
