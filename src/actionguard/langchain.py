@@ -296,10 +296,8 @@ def _names_in(code: CodeType) -> set[str]:
 
 
 def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
-    if not isinstance(tool, ApprovalWrappedTool):
-        return ()
-    guards: tuple[_Guarding, ...] = getattr(tool, "_actionguard_guards", ())
-    return guards
+    is_guarded = isinstance(tool, ApprovalWrappedTool)
+    return getattr(tool, "_actionguard_guards", ()) if is_guarded else ()
 
 
 def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
@@ -413,42 +411,21 @@ def _guarded_class(cls: Any) -> Any:
             return known
     _check_entries(cls)
 
-    def body(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
-        inner = _enter(tool)
-        try:
-            return super(guarded, inner)._run(*args, **kwargs)
-        finally:
-            _leave(inner)
-
-    async def abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if cls._arun is BaseTool._arun or (cls._arun in RUNS_A_FIELD and not tool.coroutine):
-            return await _in_executor(body, tool, args, kwargs)
-        inner, is_over = _enter(tool), True
-        try:
-            return await super(guarded, inner)._arun(*args, **kwargs)
-        except asyncio.CancelledError:
-            is_over = False  # what it began in a thread goes on
-            raise
-        finally:
-            if is_over:
-                _leave(inner)
-
     @_looks_like(cls, "_run")
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(self) is inner_class and _CALL_ID not in kwargs:
-            return super(guarded, self)._run(*args, **kwargs)
-        if cls._run in RUNS_A_FIELD and self.func is None:  # there is nothing to ask for
+        is_empty = cls._run in RUNS_A_FIELD and self.func is None  # it only says so
+        if _is_inner_step(self, kwargs) or is_empty:
             kwargs.pop(_CALL_ID, None)
             return super(guarded, self)._run(*args, **kwargs)
-        run = functools.partial(body, self)
+        run = functools.partial(_body, self)
         return _behind_gates(self, "_run", run, kwargs)(*args, **kwargs)
 
     # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
     @_looks_like(cls, "_run" if cls._arun is BaseTool._arun else "_arun")
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(self) is inner_class and _CALL_ID not in kwargs:
+        if _is_inner_step(self, kwargs):
             return await super(guarded, self)._arun(*args, **kwargs)
-        run = functools.partial(abody, self)
+        run = functools.partial(_abody, self)
         try:
             with _config_of_plain_run(self, kwargs):
                 return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
@@ -529,7 +506,36 @@ def _leave(inner: Any) -> None:
     object.__setattr__(inner, "__class__", type(inner).__base__)
 
 
+def _is_inner_step(tool: Any, kwargs: dict[str, Any]) -> bool:
+    return type(tool) is tool._actionguard_inner and _CALL_ID not in kwargs
+
+
 # --- a call ----------------------------------------------------------------------------------
+
+
+def _body(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """What a gate of `_run` stands before."""
+    inner = _enter(tool)
+    try:
+        return super(ApprovalWrappedTool, inner)._run(*args, **kwargs)
+    finally:
+        _leave(inner)
+
+
+async def _abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """What a gate of `_arun` stands before."""
+    method = bare_class(tool)._arun
+    if method is BaseTool._arun or (method in RUNS_A_FIELD and not tool.coroutine):
+        return await _in_executor(tool, args, kwargs)
+    inner, is_over = _enter(tool), True
+    try:
+        return await super(ApprovalWrappedTool, inner)._arun(*args, **kwargs)
+    except asyncio.CancelledError:
+        is_over = False  # what it began in a thread goes on
+        raise
+    finally:
+        if is_over:
+            _leave(inner)
 
 
 _NO_GATES: Mapping[str, tuple[Gate, Bind]] = {}
@@ -703,9 +709,7 @@ class _AskedByCaller(ApprovalChannel):
         return self._caller.ask(self._channel, action)
 
 
-async def _in_executor(
-    body: Callable[..., Any], tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+async def _in_executor(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a plain body as langchain-core's own `_arun` does, and tell whether it began."""
     manager = kwargs.get("run_manager")
     if isinstance(manager, AsyncCallbackManagerForToolRun):
@@ -716,7 +720,7 @@ async def _in_executor(
         first.append("began")
         if first[0] == "left":
             raise asyncio.CancelledError
-        return body(tool, *args, **kwargs)
+        return _body(tool, *args, **kwargs)
 
     try:
         return await run_in_executor(None, run)
