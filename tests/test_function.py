@@ -599,6 +599,39 @@ def test_async_generator_closed_by_its_loop(
     assert caplog.text == ""
 
 
+class Metadata:
+    name = "refund"
+    description = "Refund an amount."
+
+
+class CalledTool:
+    """Its agents run `acall`, as LlamaIndex's do."""
+
+    metadata = Metadata()
+
+    def __call__(self, amount: float) -> str:
+        return self.call(amount)
+
+    def call(self, amount: float) -> str:
+        return f"refunded {amount}"
+
+    async def acall(self, amount: float) -> str:
+        return self(amount)
+
+
+def test_tool_with_other_ways_to_call_it() -> None:
+    """Each way into it asks once, under the tool's name, and what looks for its class finds it."""
+    channel, options = asked_for()
+    guarded = guard(CalledTool(), **options)
+
+    assert guarded(1) == guarded.call(1) == asyncio.run(guarded.acall(1)) == "refunded 1"
+    assert isinstance(guarded, CalledTool) and guarded.metadata.name == "refund"
+    assert [action.pretty() for action in channel.requests] == ["refund(amount=1)"] * 3
+    assert {action.tool_description for action in channel.requests} == {"Refund an amount."}
+    with pytest.raises(ValueError, match="the policy names 'amuont'"):
+        guard(CalledTool(), policy=ApprovalPolicy(match_args={"amuont": "."}))
+
+
 def test_a_generator_not_started_is_no_call() -> None:
     """Nobody is asked before the first step."""
     channel, options = asked_for()

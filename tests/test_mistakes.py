@@ -44,16 +44,6 @@ class Refunds:
     """Something with methods."""
 
 
-class ToolOfAnotherFramework:
-    """Its agents run `acall`, as LlamaIndex's do."""
-
-    def __call__(self, amount: float) -> str:
-        return refund(amount)
-
-    async def acall(self, amount: float) -> str:
-        return refund(amount)
-
-
 WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
@@ -97,10 +87,6 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a tool that something was bound to, in a list": (
         lambda: guard_tools([tool(refund).bind(customer_id="cus_2")]),
         ITSELF,
-    ),
-    "a tool of another framework": (
-        lambda: guard(ToolOfAnotherFramework()),
-        "guard() would leave a way round, ToolOfAnotherFramework.acall(): guard the function first",
     ),
     "a tool that its provider runs": (
         lambda: guard(WEB_SEARCH),

@@ -49,11 +49,8 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     if not callable(target):
         hint = what_was_meant(target)
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
-    if hasattr(type(target), "acall"):  # it is how LlamaIndex runs its tools, past their call
-        raise TypeError(
-            f"guard() would leave a way round, {type(target).__name__}.acall(): guard the function "
-            "first, and make the tool of the guarded one"
-        )
+    if hasattr(type(target), "acall"):
+        return _GuardedTool(target, options, on_denied)
     cls = _GuardedAsync if _is_async(target) else _Guarded
     return cls(target, options, on_denied)
 
@@ -77,14 +74,16 @@ class _Edge:
         on_denied: OnDenied,
         *,
         skip_first: bool = False,
+        about: Any = None,
     ) -> None:
         self.target = target
         self.on_denied = on_denied
-        name = _name_of(target)
+        name = getattr(about, "name", None) or _name_of(target)
+        description = getattr(about, "description", None) or inspect.getdoc(target)
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_exclude(f"{name}()", signature.parameters)
         options.check_rules(f"{name}()", signature.parameters, signature.names)
-        self.gate: Gate = options.gate(name, inspect.getdoc(target))
+        self.gate: Gate = options.gate(name, description)
         self._signature = signature
         # What rules look at and no parameter is called: given by position it would be overlooked.
         self._nameless = rule_names(options.policy).difference(signature.parameters or ())
@@ -188,11 +187,13 @@ class _Guarded:
 
     __wrapped__: Any
 
-    def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
+    def __init__(
+        self, target: Any, options: Options, on_denied: OnDenied, about: Any = None
+    ) -> None:
         functools.update_wrapper(self, target, updated=())
         self._options = options
         self._on_denied = on_denied
-        self._function = _Edge(target, options, on_denied).guarded()
+        self._function = _Edge(target, options, on_denied, about=about).guarded()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -223,3 +224,19 @@ class _Guarded:
 class _GuardedAsync(_Guarded):
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return await self._function(*args, **kwargs)
+
+
+class _GuardedTool(_Guarded):
+    """A guarded tool of LlamaIndex's: its agents look for its class, and run its `acall`."""
+
+    def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
+        about = getattr(target, "metadata", None)  # where it keeps its name and description
+        super().__init__(target, options, on_denied, about)
+        for way in ("call", "acall"):
+            if hasattr(target, way):
+                edge = _Edge(getattr(target, way), options, on_denied, about=about)
+                setattr(self, way, edge.guarded())
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self.__wrapped__)

@@ -634,13 +634,38 @@ def test_where_it_waits(framework: Any, function: Any, log_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "framework",
-    [one for one in HERE if hasattr(one, "tool") and not isinstance(one, Smolagents)],
+    [one for one in HERE if hasattr(one, "tool") and not isinstance(one, (Smolagents, LlamaIndex))],
     ids=_name,
 )
 def test_a_tool_that_is_made_already(framework: Any) -> None:
     """The framework's own tool cannot be guarded: the function has to be, before."""
     with pytest.raises(TypeError, match="guard the function"):
         guard(framework.tool(refund))
+
+
+@pytest.mark.parametrize(
+    "framework", [one for one in HERE if isinstance(one, LlamaIndex)], ids=_name
+)
+@pytest.mark.parametrize("function", [refund, arefund])
+def test_a_tool_that_is_called(
+    framework: Any, function: Any, log_path: Path, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool of LlamaIndex's is a callable: guarded, it is a tool for its agents still."""
+    channel = ScriptedChannel(True, True, True, False)
+    tool = framework.tool(function)
+    guarded = guard(tool, audit=log_path, channel=channel)
+    schema = framework.schema(function)
+    monkeypatch.setattr(framework, "tool", lambda _: guarded)
+
+    assert framework.schema(function) == schema
+    assert guarded(**ARGS).content == "refunded 4000.0 to cus_1"
+    assert guarded.call(**ARGS).content == "refunded 4000.0 to cus_1"
+    assert framework.run(function) == "refunded 4000.0 to cus_1"
+    assert "DENIED: a person refused" in framework.run(function)
+    assert len(RAN) == 3
+    assert {request.tool_name for request in channel.requests} == {function.__name__}
+    assert {request.tool_description for request in channel.requests} == {tool.metadata.description}
+    assert [line["executed"] for line in lines()] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
