@@ -42,6 +42,7 @@ CASES: list[tuple[str, str | None]] = [
     ("log_1mb", None),
     ("log_onto_a_million", "log_small_1_thread"),
     ("guard_1000_tools", None),
+    ("guard_tools_singly", None),
     ("scale_waiting", None),
     ("scale_tools", None),
     ("scale_log", None),
