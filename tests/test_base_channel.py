@@ -611,6 +611,20 @@ def test_a_form_that_is_replaced_on_the_object_is_asked_both_ways(form: str) -> 
     assert answers(channel) == ["stand-in", "stand-in"]
 
 
+@pytest.mark.parametrize("kind", [ApprovalChannel, Plain, Async])
+def test_stand_in_that_is_specified_by_a_channel(kind: type[ApprovalChannel]) -> None:
+    """`mock` sees by a class that its async form has to be awaited."""
+    channel = mock.create_autospec(kind, instance=True)
+    channel.name = "stand-in"
+    channel.arequest_approval.return_value = Decision.approve()
+
+    @guard(channel=channel, audit=NO_LOG)
+    async def refund() -> str:
+        return "refunded"
+
+    assert asyncio.run(refund()) == "refunded"
+
+
 @pytest.mark.parametrize("form", ["request_approval", "arequest_approval"])
 def test_subclass_of_slack_channel_may_call_the_inherited_form(form: str) -> None:
     """A subclass of the real one that adds to either form and calls the inherited is no loop."""

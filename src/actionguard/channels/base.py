@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,11 +37,11 @@ class ApprovalChannel(ABC):
             Exception: Whatever keeps the channel from asking; the call is then blocked.
         """
 
-    def arequest_approval(self, action: Action) -> Coroutine[Any, Any, Decision]:
+    async def arequest_approval(self, action: Action) -> Decision:
         """The same for guarded async code; override it where the wait has an async form."""
         from actionguard.channels._waiting import call
 
-        return call(self.request_approval, action)
+        return await call(self.request_approval, action)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # A subclass that replaces one form of a channel with two would be passed by in the other:
@@ -64,14 +64,14 @@ def _depth(cls: type, name: str) -> int:
 def _async_form(cls: type[ApprovalChannel]) -> Any:
     """What a class with another plain form has for its async one."""
 
-    def arequest_approval(self: ApprovalChannel, action: Action) -> Coroutine[Any, Any, Decision]:
+    async def arequest_approval(self: ApprovalChannel, action: Action) -> Decision:
         from actionguard.channels._waiting import call
 
         form: Any = self.request_approval
         if type(self).arequest_approval is not arequest_approval:
             # A subclass's own calls what it inherits: its `self` would lead back to it, for ever.
             form = partial(cls.request_approval, self)
-        return call(form, action)
+        return await call(form, action)
 
     return arequest_approval
 
