@@ -425,6 +425,19 @@ def test_stderr_is_redirected(asking: str) -> None:
         assert terminal.process.stderr.read() == b""
 
 
+def test_stderr_is_redirected_and_the_terminal_has_no_name() -> None:
+    """In a container that hides the terminal's device, the question still gets to it."""
+    program = """
+    def nameless(descriptor):
+        raise OSError
+    os.ttyname = nameless
+    say(ask(refund))
+    """
+    with Terminal(program, stderr=subprocess.PIPE) as terminal:
+        assert "Tool: refund_customer" in terminal.answer("y\n")
+        terminal.expect("✅ approved\n<approved>")
+
+
 def test_stream_is_given() -> None:
     """A stream that was asked for is used, and the keys still come from the terminal."""
     program = """
