@@ -114,6 +114,8 @@ def read(
     except NotImplementedError:
         raise Unanswered("this front end takes no input") from None
     except (OSError, RuntimeError, ValueError) as error:
+        if sys.stdin is None:
+            raise Unanswered("there is no standard input") from None
         raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from error
 
 
