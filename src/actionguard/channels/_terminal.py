@@ -61,7 +61,7 @@ def window(stream: TextIO) -> tuple[int, int | None]:
     try:
         size = os.get_terminal_size(stream.fileno())
     except (AttributeError, OSError, ValueError):
-        return 80, None
+        return 80, 24 if is_terminal(stream) else None
     return size.columns or 80, size.lines or 24  # a terminal may not know its size
 
 
