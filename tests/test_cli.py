@@ -359,6 +359,35 @@ def test_stream_without_these_characters(encoding: str) -> None:
 
 # --- what is seen ----------------------------------------------------------------------------
 
+def test_stream_with_an_encoding_of_its_own() -> None:
+    """A stream whose encoding nobody knows gets what every stream can say."""
+
+    class Console(io.StringIO):
+        encoding = "console"  # type: ignore[assignment]
+
+    stream = Console()
+    action = Action("refund", {"name": "Zoë"})
+
+    assert CLIChannel(stream=stream, input_fn=lambda _: "y").request_approval(action).approved
+    assert "    name = 'Zo\\xeb'\n" in stream.getvalue()
+
+
+def test_terminal_of_unknown_size() -> None:
+    """A stream that is a terminal, but has no descriptor, has a window all the same."""
+
+    class Console(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Console()
+    action = Action("refund", {f"a{number}": number for number in range(60)})
+
+    CLIChannel(stream=stream, input_fn=lambda _: "y").request_approval(action)
+
+    last_screen = stream.getvalue().splitlines()[-22:]
+    assert " Tool: refund" in last_screen
+
+
 
 def test_banner() -> None:
     """The request reads like this."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import contextvars
 import inspect
@@ -162,6 +163,10 @@ class _Screen:
         self._stream = stream
         columns, rows = _terminal.window(stream)
         encoding = getattr(stream, "encoding", None) or "utf-8"
+        try:
+            codecs.lookup(encoding)
+        except LookupError:  # a stream's own word for it
+            encoding = "ascii"
         dumb = os.environ.get("TERM") == "dumb" and _terminal.is_terminal(stream)
         self.banner = Banner(columns, rows, encoding, dumb=dumb)
 
