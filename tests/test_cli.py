@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import contextvars
 import io
+import itertools
 import os
 import pickle
 import re
@@ -16,6 +17,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -357,8 +359,6 @@ def test_stream_without_these_characters(encoding: str) -> None:
     assert f"    name = '{sayable}'" in lines
 
 
-# --- what is seen ----------------------------------------------------------------------------
-
 def test_stream_with_an_encoding_of_its_own() -> None:
     """A stream whose encoding nobody knows gets what every stream can say."""
 
@@ -387,6 +387,8 @@ def test_terminal_of_unknown_size() -> None:
     last_screen = stream.getvalue().splitlines()[-22:]
     assert " Tool: refund" in last_screen
 
+
+# --- what is seen ----------------------------------------------------------------------------
 
 
 def test_banner() -> None:
@@ -810,6 +812,40 @@ def test_question_within_a_question(outer: bool, inner: bool) -> None:
     assert ask(CLIChannel(stream=io.StringIO(), input_fn=answer), outer).approved
     assert [(decision.approved, decision.unanswered) for decision in inside] == [(False, True)] * 2
     assert shown(REFUND)
+
+
+def test_signal_at_any_moment_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal whose handler asks never makes its thread wait for itself."""
+    channel = CLIChannel(stream=io.StringIO(), input_fn=lambda _: "y")
+
+    def interrupted_at(moment: int) -> bool:
+        monkeypatch.setattr(cli, "_line", cli._Line())
+        lines = itertools.count()
+        answers: list[Decision] = []
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_filename != cli.__file__:
+                return None
+            if event == "line" and next(lines) == moment:
+                sys.settrace(None)
+                answers.append(channel.request_approval(Action("handler", {})))
+            return trace
+
+        def ask() -> None:
+            sys.settrace(trace)
+            answers.append(channel.request_approval(REFUND))
+            sys.settrace(None)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert answers, f"a deadlock at line {moment}"
+        assert answers[-1] == Decision.approve()
+        assert all(answer.approved or answer.unanswered for answer in answers)
+        return len(answers) == 2
+
+    moments = list(itertools.takewhile(interrupted_at, itertools.count()))
+    assert len(moments) > 50
 
 
 def test_failing_question_passes_the_turn_on() -> None:

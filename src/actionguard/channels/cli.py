@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TextIO
@@ -190,21 +190,21 @@ class _Turn(Future[None]):
         loop_runs: Whether the event loop runs on which the caller waits, if it does on one.
     """
 
-    def __init__(self, loop_runs: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, loop_runs: Callable[[], bool] | None = None) -> None:
         super().__init__()
         self._loop_runs = loop_runs
         self.given_up = False
         #: Whether Ctrl-C, which interrupts the main thread, would leave the caller waiting.
         self.deaf = not _terminal.in_main_thread()
-        #: The thread that waits for the turn, and then asks.
-        self.thread: int | None = None
+        #: The thread that waits for the turn, and then asks; who waits on a loop has none yet.
+        self.thread = None if loop_runs else threading.get_ident()
         #: Whether others were there before.
         self.queued = False
 
     def withdrawn(self) -> bool:
         """Whether nobody waits for the answer any more."""
         # After Ctrl-C, IPython leaves the loop as it was, with a task that nobody cancels.
-        return self.given_up or not self._loop_runs()
+        return self.given_up or not (self._loop_runs is None or self._loop_runs())
 
 
 class _Line:
@@ -222,10 +222,13 @@ class _Line:
 
     def enter(self, turn: _Turn) -> None:
         with self._lock:
-            if threading.get_ident() in self._threads:
+            here = threading.get_ident()
+            if here in self._threads:
                 # It would wait for itself to get out of the way.
                 turn.set_exception(Unanswered("it was asked for in the middle of another question"))
                 return
+            if turn.thread == here:  # first, and last in `leave`: a signal's handler may ask
+                self._threads[here] = turn
             turn.queued = bool(self._turns)
             self._turns.append(turn)
             self._call_first()
@@ -239,11 +242,11 @@ class _Line:
     def leave(self, turn: _Turn) -> None:
         """Pass the turn on, or stop waiting for it."""
         with self._lock:
-            if self._threads.get(turn.thread) is turn:
-                del self._threads[turn.thread]
             with contextlib.suppress(ValueError):  # interrupted before it entered, or forked
                 self._turns.remove(turn)
             self._call_first()
+            if self._threads.get(turn.thread) is turn:
+                del self._threads[turn.thread]
 
     def give_up(self, turn: _Turn) -> None:
         """Stop waiting; a thread that has taken the turn already passes it on by itself."""
@@ -261,7 +264,8 @@ class _Line:
 
     def _call_first(self) -> None:
         if self._turns and not self._turns[0].done():
-            self._turns[0].set_result(None)
+            with contextlib.suppress(InvalidStateError):  # a signal's handler asked, and called it
+                self._turns[0].set_result(None)
 
 
 _line = _Line()
