@@ -258,6 +258,15 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:limit]}... ({len(text) - limit:,} more characters)"
 
 
+def shares(needs: list[int], room: int) -> list[int]:
+    """Room for each: the short ones get all they need, the long ones equal parts of the rest."""
+    granted = [0] * len(needs)
+    for done, index in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
+        granted[index] = min(needs[index], room // (len(needs) - done))
+        room -= granted[index]
+    return granted
+
+
 # --- for the log -----------------------------------------------------------------------------
 
 #: Within the least limit that CPython can be given for digits, so that every parser reads it.

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from actionguard._render import cut, escape, show
+from actionguard._render import cut, escape, shares, show
 from actionguard.core import Action, Decision
 
 QUESTION = "Approve this action? [y/N] "
@@ -102,9 +102,9 @@ class Banner:
             arguments = arguments[: room - 1]
         left = count - len(arguments)
         needs = [len(list(islice(self._rows_of(rows, "    "), room + 1))) for rows, _ in arguments]
-        shares = _shares(needs, room - bool(left))
+        rooms = shares(needs, room - bool(left))
         lines = []
-        for (rows, row), need, share in zip(arguments, needs, shares, strict=True):
+        for (rows, row), need, share in zip(arguments, needs, rooms, strict=True):
             in_rows = share == need or share > _FEW_LINES
             lines += self._fit(rows if in_rows else row, "    ", share)
         return [*lines, f"    {self._drawn('…')} {left:,} more"] if left else lines
@@ -191,12 +191,3 @@ def _cells(char: str) -> int:
         return 1
     width = unicodedata.east_asian_width(char)
     return 2 if width in "WF" or (width == "A" and not char.isalpha()) else 1
-
-
-def _shares(needs: list[int], room: int) -> list[int]:
-    """Lines for each: the short ones get all they need, the long ones equal parts of the rest."""
-    shares = [0] * len(needs)
-    for done, index in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
-        shares[index] = min(needs[index], room // (len(needs) - done))
-        room -= shares[index]
-    return shares

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from actionguard._render import cut, escape, show
+from actionguard._render import cut, escape, shares, show
 from actionguard.core import Action
 
 # Characters. The first two are documented: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -88,8 +88,7 @@ def _lines(
 
     args = args[: room // _LEAST]
     sizes = [min(len(literal(arg[:longest])), longest) + 1 for arg in args]
-    share = _share(sizes, room) - 1
-    lines = [fit(arg, share) for arg in args]
+    lines = [fit(arg, share - 1) for arg, share in zip(args, shares(sizes, room), strict=True)]
     if more := len(action.args) - len(args):
         lines.append(f"... and {more:,} more arguments")
     return [*head, *lines, *foot]
@@ -98,16 +97,6 @@ def _lines(
 def _argument(name: object, value: object) -> str:
     plain = type(name) is str and name.isascii() and name.isidentifier()
     return f"  {name if plain else show(name)} = {show(value)}"
-
-
-def _share(sizes: list[int], room: int) -> int:
-    """The most that each may take, so that the short ones stay whole and all fit together."""
-    for done, size in enumerate(sorted(sizes)):
-        even = room // (len(sizes) - done)
-        if size > even:
-            return even
-        room -= size
-    return max(sizes, default=0)
 
 
 def _entities(text: str) -> str:
