@@ -25,11 +25,11 @@ from actionguard.policy import Policy
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
+    from typing_extensions import TypeVar as TypeVarWithDefault  # Python's own has none before 3.13
     from typing_extensions import Unpack
 
 P = ParamSpec("P")
 R = TypeVar("R")
-D = TypeVar("D", covariant=True)
 S = TypeVar("S")
 Y = TypeVar("Y")
 Tool = TypeVar("Tool", bound="BaseTool")
@@ -43,31 +43,36 @@ class _Guard(Protocol):
     def __call__(self, target: Target, /) -> Target: ...
 
 
-class _GuardOr(Protocol[D]):
-    """`guard(...)` whose denials return: what a callable returns may be a `D` as well."""
+if TYPE_CHECKING:
+    #: What a refused call returns; a `str` where it is "return" that was asked for.
+    D = TypeVarWithDefault("D", covariant=True, default=str)
+    _Returning = Literal["return"] | Callable[[ApprovalDenied], D]
 
-    @overload
-    def __call__(self, target: Tool, /) -> Tool: ...
-    @overload
-    def __call__(
-        self, target: Callable[P, AsyncGenerator[Y, S]], /
-    ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
-    @overload
-    def __call__(
-        self, target: Callable[P, AsyncIterator[Y]], /
-    ) -> Callable[P, AsyncIterator[Y | D]]: ...
-    @overload
-    def __call__(
-        self, target: Callable[P, Generator[Y, S, R]], /
-    ) -> Callable[P, Generator[Y | D, S, R]]: ...
-    @overload
-    def __call__(self, target: Callable[P, Iterator[Y]], /) -> Callable[P, Iterator[Y | D]]: ...
-    @overload
-    def __call__(
-        self, target: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
-    @overload
-    def __call__(self, target: Callable[P, R], /) -> Callable[P, R | D]: ...
+    class _GuardOr(Protocol[D]):
+        """`guard(...)` whose denials return: what a callable returns may be a `D` as well."""
+
+        @overload
+        def __call__(self, target: Tool, /) -> Tool: ...
+        @overload
+        def __call__(
+            self, target: Callable[P, AsyncGenerator[Y, S]], /
+        ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
+        @overload
+        def __call__(
+            self, target: Callable[P, AsyncIterator[Y]], /
+        ) -> Callable[P, AsyncIterator[Y | D]]: ...
+        @overload
+        def __call__(
+            self, target: Callable[P, Generator[Y, S, R]], /
+        ) -> Callable[P, Generator[Y | D, S, R]]: ...
+        @overload
+        def __call__(self, target: Callable[P, Iterator[Y]], /) -> Callable[P, Iterator[Y | D]]: ...
+        @overload
+        def __call__(
+            self, target: Callable[P, Coroutine[Any, Any, R]], /
+        ) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
+        @overload
+        def __call__(self, target: Callable[P, R], /) -> Callable[P, R | D]: ...
 
 
 class _Given(TypedDict, total=False):
@@ -84,96 +89,38 @@ def guard(
 @overload
 def guard(*, on_denied: Literal["raise"] = ..., **options: Unpack[_Given]) -> _Guard: ...
 @overload
-def guard(*, on_denied: Literal["return"], **options: Unpack[_Given]) -> _GuardOr[str]: ...
-@overload
-def guard(
-    *, on_denied: Callable[[ApprovalDenied], D], **options: Unpack[_Given]
-) -> _GuardOr[D]: ...
+def guard(*, on_denied: _Returning[D], **options: Unpack[_Given]) -> _GuardOr[D]: ...
 @overload
 def guard(target: Tool, *, on_denied: Literal["return"], **options: Unpack[_Given]) -> Tool: ...
 @overload
 def guard(
     target: Callable[P, AsyncGenerator[Y, S]],
     *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, AsyncGenerator[Y | str, S]]: ...
-@overload
-def guard(
-    target: Callable[P, AsyncIterator[Y]],
-    *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, AsyncIterator[Y | str]]: ...
-@overload
-def guard(
-    target: Callable[P, Generator[Y, S, R]],
-    *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, Generator[Y | str, S, R]]: ...
-@overload
-def guard(
-    target: Callable[P, Iterator[Y]],
-    *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, Iterator[Y | str]]: ...
-@overload
-def guard(
-    target: Callable[P, Coroutine[Any, Any, R]],
-    *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, Coroutine[Any, Any, R | str]]: ...
-@overload
-def guard(
-    target: Callable[P, R],
-    *,
-    on_denied: Literal["return"],
-    **options: Unpack[_Given],
-) -> Callable[P, R | str]: ...
-@overload
-def guard(
-    target: Callable[P, AsyncGenerator[Y, S]],
-    *,
-    on_denied: Callable[[ApprovalDenied], D],
+    on_denied: _Returning[D],
     **options: Unpack[_Given],
 ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
 @overload
 def guard(
-    target: Callable[P, AsyncIterator[Y]],
-    *,
-    on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Given],
+    target: Callable[P, AsyncIterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]
 ) -> Callable[P, AsyncIterator[Y | D]]: ...
 @overload
 def guard(
-    target: Callable[P, Generator[Y, S, R]],
-    *,
-    on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Given],
+    target: Callable[P, Generator[Y, S, R]], *, on_denied: _Returning[D], **options: Unpack[_Given]
 ) -> Callable[P, Generator[Y | D, S, R]]: ...
 @overload
 def guard(
-    target: Callable[P, Iterator[Y]],
-    *,
-    on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Given],
+    target: Callable[P, Iterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]
 ) -> Callable[P, Iterator[Y | D]]: ...
 @overload
 def guard(
     target: Callable[P, Coroutine[Any, Any, R]],
     *,
-    on_denied: Callable[[ApprovalDenied], D],
+    on_denied: _Returning[D],
     **options: Unpack[_Given],
 ) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
 @overload
 def guard(
-    target: Callable[P, R],
-    *,
-    on_denied: Callable[[ApprovalDenied], D],
-    **options: Unpack[_Given],
+    target: Callable[P, R], *, on_denied: _Returning[D], **options: Unpack[_Given]
 ) -> Callable[P, R | D]: ...
 def guard(
     target: Any = None,
