@@ -30,9 +30,6 @@ class ApprovalDenied(Exception):
     def __copy__(self) -> ApprovalDenied:
         return _restore(type(self), self.args, self.__dict__)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ApprovalDenied:
-        return _restore(type(self), self.args, copy.deepcopy(self.__dict__, memo))
-
 
 def _restore(
     cls: type[ApprovalDenied], args: tuple[Any, ...], state: dict[str, Any]

@@ -77,7 +77,18 @@ class _AnsweringChannel(_RecordingChannel):
         return self.request_approval(action)
 
 
-class AutoApproveChannel(_AnsweringChannel):
+class _AutoChannel(_AnsweringChannel):
+    _approved: bool
+
+    def __init__(self, comment: str | None = None) -> None:
+        super().__init__()
+        self._comment = comment
+
+    def _answer(self, action: Action) -> Decision:
+        return Decision(self._approved, self._comment)
+
+
+class AutoApproveChannel(_AutoChannel):
     """Approves every request.
 
     Args:
@@ -85,26 +96,14 @@ class AutoApproveChannel(_AnsweringChannel):
     """
 
     name = "auto-approve"
-
-    def __init__(self, comment: str | None = None) -> None:
-        super().__init__()
-        self._comment = comment
-
-    def _answer(self, action: Action) -> Decision:
-        return Decision.approve(self._comment)
+    _approved = True
 
 
-class AutoDenyChannel(_AnsweringChannel):
+class AutoDenyChannel(_AutoChannel):
     """Denies every request. Arguments have the same meaning as for `AutoApproveChannel`."""
 
     name = "auto-deny"
-
-    def __init__(self, comment: str | None = None) -> None:
-        super().__init__()
-        self._comment = comment
-
-    def _answer(self, action: Action) -> Decision:
-        return Decision.deny(self._comment)
+    _approved = False
 
 
 class ScriptedChannel(_AnsweringChannel):
