@@ -26,7 +26,8 @@ MAX_DEPTH = 64
 #: are repeated wherever they stand; a web of them, followed along all its paths, has no end.
 _MAX_REPEATED = 100_000
 
-_SEQUENCES = (list, tuple, set, frozenset, deque)
+#: What `items_of` reads.
+SEQUENCES = (list, tuple, set, frozenset, deque)
 _PLAIN_TEXT = (datetime, date, time, timedelta, Decimal, Fraction, UUID, PurePath)
 
 
@@ -148,7 +149,7 @@ class _Text(_Walk):
         write = partial(self._filled, cls)
         if issubclass(cls, dict):
             return self._container(value, list(dict.items(value)), write, depth)
-        for base in _SEQUENCES:
+        for base in SEQUENCES:
             if issubclass(cls, base):
                 return self._container(value, items_of(value, base), write, depth)
         fields = fields_of(value)
@@ -162,7 +163,7 @@ class _Text(_Walk):
         if issubclass(cls, dict):
             pairs = [f"{self.of(key, depth)}: {self.of(item, depth)}" for key, item in items]
             text = "{" + ", ".join(pairs) + "}"
-        elif issubclass(cls, _SEQUENCES):
+        elif issubclass(cls, SEQUENCES):
             texts = ", ".join([self.of(item, depth) for item in items])
             if issubclass(cls, tuple):
                 text = f"({texts},)" if len(items) == 1 else f"({texts})"
@@ -338,7 +339,7 @@ class _JSON(_Walk):
             return self._container(value, list(fields.items()), self._object, depth)
         if issubclass(cls, dict):
             return self._container(value, list(dict.items(value)), self._object, depth)
-        for base in _SEQUENCES:
+        for base in SEQUENCES:
             if issubclass(cls, base):
                 return self._container(value, items_of(value, base), self._array, depth)
         if cls.__module__ == "numpy" and hasattr(cls, "tolist"):

@@ -13,7 +13,7 @@ from operator import is_
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any
 
-from actionguard._render import fields_of, items_of
+from actionguard._render import SEQUENCES, fields_of, items_of
 
 # Immutable and equal by value: nothing to copy, and two of them are the same if they are equal.
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -100,7 +100,7 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
         return None
     if issubclass(cls, dict):
         return _flat(dict.items(value))
-    for base in (list, tuple, set, frozenset, deque):
+    for base in SEQUENCES:
         if issubclass(cls, base):
             return tuple(items_of(value, base))
     if issubclass(cls, bytearray):

@@ -6,19 +6,18 @@ import functools
 import inspect
 import operator
 import re
-from collections import UserList, deque
+from collections import UserList
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from typing import Any, Protocol, TypedDict
 
-from actionguard._render import fields_of
+from actionguard._render import SEQUENCES, fields_of, items_of
 from actionguard._snapshot import Snapshot
 
 # Stands for what is absent, and is passed over like every bool.
 _NO_AMOUNT = False
-_SEQUENCES: tuple[type[Any], ...] = (list, tuple, set, frozenset, deque)
 
 
 class Policy(Protocol):
@@ -349,9 +348,9 @@ def _inside(value: Any) -> list[Any] | None:
         return [value.name, value.value]
     if isinstance(value, dict):
         return [*dict.keys(value), *dict.values(value)]
-    for base in _SEQUENCES:
+    for base in SEQUENCES:
         if isinstance(value, base):
-            return list(base.__iter__(value))
+            return items_of(value, base)
     fields = fields_of(value)
     if fields is not None:
         return list(fields.values())
