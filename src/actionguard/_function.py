@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from actionguard._gate import Gate, Refused
-from actionguard._options import OnDenied, Options, rule_names, what_was_meant
+from actionguard._gate import Refused
+from actionguard._options import OnDenied, Options, what_was_meant
 from actionguard._signature import Signature, Unnamed
 from actionguard.exceptions import ApprovalDenied
+from actionguard.policy import rule_names
 
 _AnyCallable = Callable[..., Any]
 _CACHE = type(functools.lru_cache(len))
@@ -83,19 +84,18 @@ class _Edge:
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_exclude(f"{name}()", signature.parameters)
         options.check_rules(f"{name}()", signature.parameters, signature.names)
-        self.gate: Gate = options.gate(name, description)
+        self.gate = options.gate(name, description)
         self._signature = signature
         # What rules look at and no parameter is called: given by position it would be overlooked.
         self._nameless = rule_names(options.policy).difference(signature.parameters or ())
         # Only a function can become a method, and then its first argument is the instance.
         self._may_be_method = inspect.isfunction(target) and not skip_first
-        self._hidden = options.exclude
         self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._function: _AnyCallable | None = None
 
     @functools.cached_property
     def _method(self) -> Signature:
-        return Signature(self.target, self._hidden, skip_first=True)
+        return Signature(self.target, self._signature.hidden, skip_first=True)
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         signature = self._signature

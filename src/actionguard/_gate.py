@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -14,7 +15,7 @@ from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision, blocked_message, denial_message
 from actionguard.exceptions import ApprovalDenied
-from actionguard.policy import ApprovalPolicy, Policy
+from actionguard.policy import Policy, is_bool, rule_names
 
 T = TypeVar("T")
 
@@ -66,10 +67,7 @@ class Gate:
         self.channel = channel
         self.audit = audit
         #: Whether the policy has rules that need to know which argument is which.
-        self.needs_names = isinstance(policy, ApprovalPolicy) and bool(policy.names)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
-        return self  # copies of a guarded thing share its channel and log
+        self.needs_names = bool(rule_names(policy))
 
     def asking(self, channel: ApprovalChannel) -> Gate:
         """The same gate with another way to its channel."""
@@ -232,7 +230,7 @@ class _Passage:
                 f"{type(self._gate.channel).__name__}.request_approval() must return a Decision "
                 f"(Decision.approve() or .deny()), not {type(decision).__name__}"
             )
-        decision = _copied(decision)  # what was answered now counts, whatever becomes of it
+        decision = copy.copy(decision)  # what was answered now counts, whatever becomes of it
         if not isinstance(decision.approved, bool):
             raise TypeError(f"Decision.approved must be True or False, not {decision.approved!r}")
         decision.source = decision.source or self._gate.channel.name
@@ -283,10 +281,10 @@ class _Passage:
         It is said outside of the block, so that an error reaches the caller without a context that
         it did not have.
         """
-        refused = None if error is None else self._refusal(error)
+        refused = self._refusal(error)
         if NEVER_BEGAN in getattr(error, "__dict__", ()):
             self._stage = "way to the body"
-        if self._entry is not None and error is not None and _pauses(error):
+        if self._entry is not None and _pauses(error):
             self._entry.drop()
         elif self._entry is not None:
             self._entry.close(
@@ -334,15 +332,9 @@ class _Passage:
         return action
 
 
-def _copied(decision: Decision) -> Decision:
-    copied = object.__new__(type(decision))  # copy.copy would take 1 us more
-    vars(copied).update(vars(decision))
-    return copied
-
-
 def _as_bool(policy: Policy, answer: Any) -> bool:
     """A numpy bool as bool; nothing else is an answer, least of all None."""
-    if type(answer).__module__ == "numpy" and type(answer).__name__ in ("bool", "bool_"):
+    if is_bool(answer):
         return bool(answer)
     if inspect.iscoroutine(answer):
         answer.close()  # nobody will await it, and it would warn about that
@@ -360,13 +352,13 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _is_control_flow(error: BaseException) -> bool:
+def _is_control_flow(error: BaseException | None) -> bool:
     """Whether LangGraph steers by this exception, so that it must pass untouched."""
     langgraph = sys.modules.get("langgraph.errors")
     return langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
 
 
-def _pauses(error: BaseException) -> bool:
+def _pauses(error: BaseException | None) -> bool:
     """Whether LangGraph will run this call again, so that it is not over yet."""
     langgraph = sys.modules.get("langgraph.errors")
     return _is_control_flow(error) and not isinstance(error, langgraph.ParentCommand)  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
 from actionguard.channels.cli import CLIChannel
 from actionguard.exceptions import ApprovalDenied
-from actionguard.policy import ApprovalPolicy, Policy
+from actionguard.policy import ApprovalPolicy, Policy, rule_names
 
 # One for all: each empty frozenset takes 200 bytes.
 _NO_NAMES: frozenset[str] = frozenset()
@@ -121,12 +121,6 @@ def what_was_meant(target: Any) -> str:
     if type(target).__module__ == "builtins":
         return ""
     return ": guard the function or tool itself, before anything else is made of it"
-
-
-def rule_names(policy: Policy) -> frozenset[str]:
-    """The arguments that an ApprovalPolicy's rules look at: another's `names` may mean anything."""
-    names = getattr(policy, "names", None) if isinstance(policy, ApprovalPolicy) else None
-    return names if isinstance(names, frozenset) else frozenset()
 
 
 def check_policy(option: str, policy: Any) -> Policy:

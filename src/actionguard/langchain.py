@@ -31,7 +31,7 @@ from langchain_core.tools import tool as make_tool
 
 from actionguard._gate import NEVER_BEGAN, Bind, Gate, Refuse, Refused
 from actionguard._guard import guard
-from actionguard._options import Options, check_policy, checked_options, rule_names, what_was_meant
+from actionguard._options import Options, check_policy, checked_options, what_was_meant
 from actionguard._tool_arguments import (
     BODIES,
     RUNS_A_FIELD,
@@ -42,7 +42,7 @@ from actionguard._tool_arguments import (
 from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
-from actionguard.policy import Policy
+from actionguard.policy import Policy, rule_names
 
 if TYPE_CHECKING:
     from os import PathLike

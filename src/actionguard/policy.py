@@ -139,6 +139,12 @@ class ApprovalPolicy:
         return f"{type(self).__name__}({shown})"
 
 
+def rule_names(policy: Policy) -> frozenset[str]:
+    """The arguments that an ApprovalPolicy's rules look at: another's `names` may mean anything."""
+    names = getattr(policy, "names", None) if isinstance(policy, ApprovalPolicy) else None
+    return names if isinstance(names, frozenset) else frozenset()
+
+
 # --- require_if and require_always -----------------------------------------------------------
 
 
@@ -222,7 +228,7 @@ class _Amount:
         # "Not at most" rather than "greater": a NaN is neither, and is held.
         if type(value) is float or type(value) is int:  # most are: 0.1 us instead of 0.6
             return not value <= self._limit
-        if _is_bool(value):
+        if is_bool(value):
             return False
         try:
             return not _number(value) <= self._exact
@@ -234,7 +240,7 @@ def _exact_threshold(threshold: object) -> int | Fraction:
     wish = "amount_over's threshold must be a finite number"
     # "100" is refused, although an argument "100" is read: a setting that was never converted is
     # a mistake worth hearing of.
-    if isinstance(threshold, str) or _is_bool(threshold):
+    if isinstance(threshold, str) or is_bool(threshold):
         raise TypeError(f"{wish}, not {threshold!r}")
     try:
         number = _number(threshold)
@@ -250,7 +256,8 @@ def _exact_threshold(threshold: object) -> int | Fraction:
     return exact.numerator if exact.denominator == 1 else exact
 
 
-def _is_bool(value: object) -> bool:
+def is_bool(value: object) -> bool:
+    """Whether the value is a bool, Python's own or numpy's."""
     cls = type(value)
     return cls is bool or (cls.__module__ == "numpy" and cls.__name__ in ("bool", "bool_"))
 
