@@ -18,12 +18,12 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-#: How many containers may stand inside each other before a stand-in is written: far more than a
-#: person reads, and few enough for every JSON parser's own limit.
-MAX_DEPTH = 64
+# How many containers may stand inside each other before a stand-in is written: far more than a
+# person reads, and few enough for every JSON parser's own limit.
+_MAX_DEPTH = 64
 
-#: How many items of containers that were met before are written out again. A few shared objects
-#: are repeated wherever they stand; a web of them, followed along all its paths, has no end.
+# How many items of containers that were met before are written out again. A few shared objects
+# are repeated wherever they stand; a web of them, followed along all its paths, has no end.
 _MAX_REPEATED = 100_000
 
 #: What `items_of` reads.
@@ -62,7 +62,7 @@ def items_of(value: object, base: Any) -> list[Any]:
             pass
 
 
-def stand_in(value: object, why: str = "") -> str:
+def _stand_in(value: object, why: str = "") -> str:
     """A short text in place of a value that has no text of its own."""
     return f"<{type(value).__name__}{': ' + why if why else ''}>"
 
@@ -71,7 +71,7 @@ def _own_repr(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:  # a repr is anybody's code
-        return stand_in(value, f"its repr raised {type(error).__name__}")
+        return _stand_in(value, f"its repr raised {type(error).__name__}")
     # CPython lets __repr__ return a subclass of str, whose methods may be anybody's code too.
     return str.__str__(text)
 
@@ -91,13 +91,13 @@ class _Walk:
     ) -> str:
         """What `write` makes of the items, one level further down, or why that was not done."""
         if id(value) in self._above:
-            return self._quoted(stand_in(value, "contains itself"))
+            return self._quoted(_stand_in(value, "contains itself"))
         if not depth:
-            return self._quoted(stand_in(value, f"nested more than {MAX_DEPTH} levels deep"))
+            return self._quoted(_stand_in(value, f"nested more than {_MAX_DEPTH} levels deep"))
         if id(value) in self._met:
             self._repeated += 1 + len(items)
             if self._repeated > _MAX_REPEATED:
-                return self._quoted(stand_in(value, "repeated too often"))
+                return self._quoted(_stand_in(value, "repeated too often"))
         self._met[id(value)] = value
         self._above.add(id(value))
         try:
@@ -123,7 +123,7 @@ def show(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return _Text().of(value, MAX_DEPTH)
+    return _Text().of(value, _MAX_DEPTH)
 
 
 class _Text(_Walk):
@@ -135,7 +135,7 @@ class _Text(_Walk):
         try:
             return self._of(value, depth)
         except Exception as error:  # its fields and its class are anybody's code
-            return stand_in(value, f"unreadable, {type(error).__name__}")
+            return _stand_in(value, f"unreadable, {type(error).__name__}")
 
     def _of(self, value: Any, depth: int) -> str:
         cls = type(value)  # isinstance would ask a proxy what it claims to be
@@ -292,7 +292,7 @@ def json_text(value: object) -> str:
     except Exception:  # there is more to it, or another thread changed it
         pass
     try:
-        return _JSON().text(value, MAX_DEPTH)
+        return _JSON().text(value, _MAX_DEPTH)
     except Exception as error:  # where even a stand-in failed: a class is anybody's code too
         return f'"<unreadable: {type(error).__name__}>"'
 
@@ -309,7 +309,7 @@ class _JSON(_Walk):
         try:
             return self._not_scalar(value, depth)
         except Exception as error:  # its fields and its text are anybody's code
-            return _string(stand_in(value, f"unreadable, {type(error).__name__}"))
+            return _string(_stand_in(value, f"unreadable, {type(error).__name__}"))
 
     def _not_scalar(self, value: Any, depth: int) -> str:
         # By its type, and with the methods of the builtin: `isinstance` would ask a proxy what it
@@ -355,30 +355,15 @@ class _JSON(_Walk):
         texts: dict[str, str] = {}
         alike = 1
         for key, item in items:
-            name = unique = key if type(key) is str else key_text(key)
+            name = unique = str.__str__(key) if issubclass(type(key), str) else _text(key)
             while unique in texts:  # 1 and "1" are two keys: neither may hide the other
                 alike += 1
                 unique = f"{name} ({alike})"
-            scalar = _SCALARS.get(type(item))
-            texts[unique] = scalar(item) if scalar else self.text(item, depth)
+            texts[unique] = self.text(item, depth)
         return "{" + ", ".join([f"{_string(k)}: {v}" for k, v in texts.items()]) + "}"
 
     def _array(self, items: list[Any], depth: int) -> str:
-        texts = []
-        for item in items:  # no comprehension: it would be one frame more on each level
-            scalar = _SCALARS.get(type(item))
-            texts.append(scalar(item) if scalar else self.text(item, depth))
-        return "[" + ", ".join(texts) + "]"
-
-
-def key_text(key: object) -> str:
-    """A dict's key as the text of a JSON key."""
-    if type(key) is str:
-        return key
-    try:
-        return str.__str__(key) if isinstance(key, str) else _text(key)
-    except Exception as error:  # its text is anybody's code
-        return stand_in(key, f"unreadable, {type(error).__name__}")
+        return "[" + ", ".join([self.text(item, depth) for item in items]) + "]"
 
 
 def _string(text: str) -> str:
