@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -15,7 +16,7 @@ from fractions import Fraction
 from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 # How many containers may stand inside each other before a stand-in is written: far more than a
@@ -76,15 +77,29 @@ def _own_repr(value: object) -> str:
     return str.__str__(text)
 
 
-class _Walk:
+class _Walk(ABC):
     """A value on its way to text, with what was met of it so far."""
 
     __slots__ = ("_above", "_met", "_repeated")
+    _scalars: ClassVar[dict[type, Callable[[Any], str]]]
 
     def __init__(self) -> None:
         self._above: set[int] = set()
         self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
         self._repeated = 0
+
+    def text(self, value: object, depth: int) -> str:
+        """The value as text, with as many levels inside it."""
+        scalar = self._scalars.get(type(value))
+        if scalar is not None:
+            return scalar(value)
+        try:
+            return self._not_scalar(value, depth)
+        except Exception as error:  # its fields, its class and its text are anybody's code
+            return self._quoted(_stand_in(value, f"unreadable, {type(error).__name__}"))
+
+    @abstractmethod
+    def _not_scalar(self, value: Any, depth: int) -> str: ...
 
     def _container(
         self, value: object, items: list[Any], write: Callable[[list[Any], int], str], depth: int
@@ -123,59 +138,7 @@ def show(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return _Text().of(value, _MAX_DEPTH)
-
-
-class _Text(_Walk):
-    """One value on its way to text for people."""
-
-    __slots__ = ()
-
-    def of(self, value: object, depth: int) -> str:
-        try:
-            return self._of(value, depth)
-        except Exception as error:  # its fields and its class are anybody's code
-            return _stand_in(value, f"unreadable, {type(error).__name__}")
-
-    def _of(self, value: Any, depth: int) -> str:
-        cls = type(value)  # isinstance would ask a proxy what it claims to be
-        if cls in _SCALAR_REPRS:
-            return _SCALAR_REPRS[cls](value)
-        if issubclass(cls, Enum) and depth:
-            return f"<{cls.__name__}.{value._name_}: {self.of(value._value_, depth - 1)}>"
-        for scalar, own_repr in _SCALAR_REPRS.items():
-            if issubclass(cls, scalar):
-                return f"{cls.__name__}({own_repr(value)})"
-        write = partial(self._filled, cls)
-        if issubclass(cls, dict):
-            return self._container(value, list(dict.items(value)), write, depth)
-        for base in SEQUENCES:
-            if issubclass(cls, base):
-                return self._container(value, items_of(value, base), write, depth)
-        fields = fields_of(value)
-        if fields is not None:
-            return self._container(value, list(fields.items()), write, depth)
-        if cls.__module__ == "numpy" and getattr(value, "ndim", False):
-            return f"{cls.__name__}({self.of(value.tolist(), depth)}, dtype={value.dtype})"
-        return _own_repr(value)
-
-    def _filled(self, cls: type, items: list[Any], depth: int) -> str:
-        if issubclass(cls, dict):
-            pairs = [f"{self.of(key, depth)}: {self.of(item, depth)}" for key, item in items]
-            text = "{" + ", ".join(pairs) + "}"
-        elif issubclass(cls, SEQUENCES):
-            texts = ", ".join([self.of(item, depth) for item in items])
-            if issubclass(cls, tuple):
-                text = f"({texts},)" if len(items) == 1 else f"({texts})"
-            elif issubclass(cls, (set, frozenset)):
-                text = f"{{{texts}}}" if items else ""
-            else:
-                text = f"[{texts}]"
-        else:
-            # The name of a model's extra field is data: it must not read like `a=1, b`.
-            named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
-            return f"{cls.__name__}({', '.join([f'{n}={self.of(i, depth)}' for n, i in named])})"
-        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
+    return _Text().text(value, _MAX_DEPTH)
 
 
 def _int_repr(value: int) -> str:
@@ -197,6 +160,51 @@ _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
     bytes: bytes.__repr__,
     bytearray: lambda value: f"bytearray({bytes(value)!r})",
 }
+
+
+class _Text(_Walk):
+    """One value on its way to text for people."""
+
+    __slots__ = ()
+    _scalars = _SCALAR_REPRS
+
+    def _not_scalar(self, value: Any, depth: int) -> str:
+        cls = type(value)  # isinstance would ask a proxy what it claims to be
+        if issubclass(cls, Enum) and depth:
+            return f"<{cls.__name__}.{value._name_}: {self.text(value._value_, depth - 1)}>"
+        for scalar, own_repr in _SCALAR_REPRS.items():
+            if issubclass(cls, scalar):
+                return f"{cls.__name__}({own_repr(value)})"
+        write = partial(self._filled, cls)
+        if issubclass(cls, dict):
+            return self._container(value, list(dict.items(value)), write, depth)
+        for base in SEQUENCES:
+            if issubclass(cls, base):
+                return self._container(value, items_of(value, base), write, depth)
+        fields = fields_of(value)
+        if fields is not None:
+            return self._container(value, list(fields.items()), write, depth)
+        if cls.__module__ == "numpy" and getattr(value, "ndim", False):
+            return f"{cls.__name__}({self.text(value.tolist(), depth)}, dtype={value.dtype})"
+        return _own_repr(value)
+
+    def _filled(self, cls: type, items: list[Any], depth: int) -> str:
+        if issubclass(cls, dict):
+            pairs = [f"{self.text(key, depth)}: {self.text(item, depth)}" for key, item in items]
+            text = "{" + ", ".join(pairs) + "}"
+        elif issubclass(cls, SEQUENCES):
+            texts = ", ".join([self.text(item, depth) for item in items])
+            if issubclass(cls, tuple):
+                text = f"({texts},)" if len(items) == 1 else f"({texts})"
+            elif issubclass(cls, (set, frozenset)):
+                text = f"{{{texts}}}" if items else ""
+            else:
+                text = f"[{texts}]"
+        else:
+            # The name of a model's extra field is data: it must not read like `a=1, b`.
+            named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
+            return f"{cls.__name__}({', '.join([f'{n}={self.text(i, depth)}' for n, i in named])})"
+        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
 
 
 # Characters by which a text could move the cursor, hide or reorder what stands beside it, or
@@ -297,19 +305,35 @@ def json_text(value: object) -> str:
         return f'"<unreadable: {type(error).__name__}>"'
 
 
+def _string(text: str) -> str:
+    if not str.isascii(text):
+        text = str.encode(text, "utf-8", "backslashreplace").decode()  # no lone surrogates
+    return encode_basestring_ascii(text)
+
+
+def _integer(value: int) -> str:
+    return int.__repr__(value) if -_MAX_INT < value < _MAX_INT else _string(hex(value))
+
+
+def _float(value: float) -> str:
+    return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
+
+
+_NAMES: dict[type, Callable[[Any], str]] = {str: _string}
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    **_NAMES,
+    int: _integer,
+    float: _float,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): {None: "null"}.__getitem__,
+}
+
+
 class _JSON(_Walk):
     """One value on its way to JSON."""
 
     __slots__ = ()
-
-    def text(self, value: object, depth: int) -> str:
-        scalar = _SCALARS.get(type(value))
-        if scalar is not None:
-            return scalar(value)
-        try:
-            return self._not_scalar(value, depth)
-        except Exception as error:  # its fields and its text are anybody's code
-            return _string(_stand_in(value, f"unreadable, {type(error).__name__}"))
+    _scalars = _SCALARS
 
     def _not_scalar(self, value: Any, depth: int) -> str:
         # By its type, and with the methods of the builtin: `isinstance` would ask a proxy what it
@@ -364,27 +388,3 @@ class _JSON(_Walk):
 
     def _array(self, items: list[Any], depth: int) -> str:
         return "[" + ", ".join([self.text(item, depth) for item in items]) + "]"
-
-
-def _string(text: str) -> str:
-    if not str.isascii(text):
-        text = str.encode(text, "utf-8", "backslashreplace").decode()  # no lone surrogates
-    return encode_basestring_ascii(text)
-
-
-def _integer(value: int) -> str:
-    return int.__repr__(value) if -_MAX_INT < value < _MAX_INT else _string(hex(value))
-
-
-def _float(value: float) -> str:
-    return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
-
-
-_NAMES: dict[type, Callable[[Any], str]] = {str: _string}
-_SCALARS: dict[type, Callable[[Any], str]] = {
-    **_NAMES,
-    int: _integer,
-    float: _float,
-    bool: {True: "true", False: "false"}.__getitem__,
-    type(None): {None: "null"}.__getitem__,
-}
