@@ -44,6 +44,13 @@ class Refunds:
     """Something with methods."""
 
 
+class AsyncAnswer:
+    """What a denial does, if somebody awaits it."""
+
+    async def __call__(self, denied: Exception) -> str:
+        return str(denied)
+
+
 WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
@@ -282,6 +289,10 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "an async function as what a denial does": (
         lambda: guard(refund, on_denied=arefund),
         ON_DENIED + f"the async {arefund!r}",
+    ),
+    "an async object as what a denial does": (
+        lambda: guard(refund, on_denied=AsyncAnswer()),
+        ON_DENIED + "the async <",
     ),
     "a function of nothing as what a denial does": (
         lambda: guard(refund, on_denied=lambda: "denied"),

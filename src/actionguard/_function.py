@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from actionguard._gate import Refused
 from actionguard._options import OnDenied, Options, what_was_meant
-from actionguard._signature import Signature, Unnamed
+from actionguard._signature import Signature, Unnamed, is_async
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
 
@@ -52,12 +52,8 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
     if hasattr(type(target), "acall"):
         return _GuardedTool(target, options, on_denied)
-    cls = _GuardedAsync if _is_async(target) else _Guarded
+    cls = _GuardedAsync if is_async(target) else _Guarded
     return cls(target, options, on_denied)
-
-
-def _is_async(target: Any) -> bool:
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 
 
 def _name_of(target: Any) -> str:
@@ -159,7 +155,7 @@ class _Edge:
             form = gate.async_generator
         elif inspect.isgeneratorfunction(target):
             form = gate.generator
-        elif _is_async(target):
+        elif is_async(target):
             form = gate.coroutine
         else:
             form = gate.plain

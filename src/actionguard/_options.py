@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actionguard._gate import Gate
+from actionguard._signature import is_async, takes_one_argument
 from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
 from actionguard.channels.cli import CLIChannel
@@ -131,7 +132,7 @@ def check_policy(option: str, policy: Any) -> Policy:
     wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
     if isinstance(policy, type) or not callable(needs_approval):
         raise TypeError(f"{wanted}, not {_shown(policy)}{_policy_meant(option, policy)}")
-    if inspect.iscoroutinefunction(needs_approval):
+    if is_async(needs_approval):
         raise TypeError(f"{wanted} that is a plain method, not an async one: {policy!r}")
     return policy  # type: ignore[no-any-return]
 
@@ -162,14 +163,10 @@ def check_on_denied(on_denied: Any) -> OnDenied:
             f"{wanted}, not the class {on_denied.__name__}, which would be returned and not "
             "raised: write a function that raises it"
         )
-    if inspect.iscoroutinefunction(on_denied):
+    if is_async(on_denied):
         raise TypeError(f"{wanted}, not the async {on_denied!r}")
-    try:
-        inspect.signature(on_denied).bind(None)
-    except ValueError:  # some builtins have no signature
-        pass
-    except TypeError as error:
-        raise TypeError(f"{wanted}, not {on_denied!r}, which takes no such argument") from error
+    if not takes_one_argument(on_denied):
+        raise TypeError(f"{wanted}, not {on_denied!r}, which takes no such argument")
     return on_denied  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,24 @@ _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
+def is_async(function: Any) -> bool:
+    """Whether a call of it has to be awaited."""
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+
+def takes_one_argument(function: Callable[..., Any]) -> bool:
+    """Whether it can be called with one argument, or its signature cannot be read."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
+
+
 class Unnamed(dict[str, Any]):
     """A call's arguments where a rule cannot tell which of them it is about."""
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any, Protocol, TypedDict
 
 from actionguard._render import SEQUENCES, fields_of, items_of
+from actionguard._signature import takes_one_argument
 from actionguard._snapshot import Snapshot
 
 # Stands for what is absent, and is passed over like every bool.
@@ -175,17 +176,11 @@ def _checked_predicate(predicate: Any) -> Any:
                 "require_if must be a plain function, neither async nor a generator: a policy "
                 f"answers at once. Got {predicate!r}"
             )
-    try:
-        signature = inspect.signature(predicate)
-    except (TypeError, ValueError):  # some builtins have none
-        return predicate
-    try:
-        signature.bind({})
-    except TypeError as error:
+    if not takes_one_argument(predicate):
         raise TypeError(
             f"require_if must take one argument, the call's arguments by name: {predicate!r} "
-            f"has the signature {signature}"
-        ) from error
+            f"has the signature {inspect.signature(predicate)}"
+        )
     return predicate
 
 
