@@ -6,6 +6,7 @@ import copy
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 Refuse = Callable[[Refused], Any]
 
 
+@dataclass(eq=False)
 class Gate:
     """One guarded callable's policy, channel and log, and the way of a call between them.
 
@@ -53,25 +55,15 @@ class Gate:
     Each guarded function is the one frame that stands between the caller and the body.
     """
 
-    def __init__(
-        self,
-        name: str,
-        description: str | None,
-        policy: Policy,
-        channel: ApprovalChannel,
-        audit: AuditLog,
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.policy = policy
-        self.channel = channel
-        self.audit = audit
-        #: Whether the policy has rules that need to know which argument is which.
-        self.needs_names = bool(rule_names(policy))
+    name: str
+    description: str | None
+    policy: Policy
+    channel: ApprovalChannel
+    audit: AuditLog
 
-    def asking(self, channel: ApprovalChannel) -> Gate:
-        """The same gate with another way to its channel."""
-        return Gate(self.name, self.description, self.policy, channel, self.audit)
+    def __post_init__(self) -> None:
+        #: Whether the policy has rules that need to know which argument is which.
+        self.needs_names = bool(rule_names(self.policy))
 
     def plain(self, run: Callable[..., Any], bind: Bind, refuse: Refuse) -> Callable[..., Any]:
         """The guarded form of a plain callable."""
@@ -169,20 +161,6 @@ def _not_ours(steps: AsyncGenerator[Any, Any]) -> None:
 
 class _Passage:
     """One call on its way through the gate; leaving it, by whatever way, writes the audit line."""
-
-    __slots__ = (
-        "_asked",
-        "_decision",
-        "_entry",
-        "_gate",
-        "_needed",
-        "_result",
-        "_snapshot",
-        "_stage",
-        "_unnamed",
-        "_view",
-        "refused",
-    )
 
     def __init__(self, gate: Gate, args: dict[str, Any]) -> None:
         self._gate = gate

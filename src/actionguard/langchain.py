@@ -596,7 +596,7 @@ def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> An
             run = gate.coroutine(run, bind, refuse)
             continue
         if (caller := _caller.get()) is not None and caller.waits_for_this_thread():
-            gate = gate.asking(_AskedByCaller(gate.channel, caller))
+            gate = replace(gate, channel=_AskedByCaller(gate.channel, caller))
         run = gate.plain(run, bind, refuse)
     return run
 
