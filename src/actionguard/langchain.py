@@ -302,7 +302,7 @@ def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
 
 def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
     """Guard a copy as the tool is guarded, and by what comes on top of it."""
-    guards = [guarding.anew() for guarding in _guards_of(tool)]
+    guards = [_Guarding(known.original, known.options) for known in _guards_of(tool)]
     object.__setattr__(copied, "_actionguard_guards", (*guards, *more))
     _guard_bodies(copied)
     return copied
@@ -550,16 +550,12 @@ class _Guarding:
         options: How it is guarded.
     """
 
-    __slots__ = ("_gates", "_original", "options")
+    __slots__ = ("_gates", "options", "original")
 
     def __init__(self, original: BaseTool, options: Options) -> None:
-        self._original = original
+        self.original = original
         self.options = options
         self._gates = _NO_GATES
-
-    def anew(self) -> _Guarding:
-        """The same for a copy."""
-        return _Guarding(self._original, self.options)
 
     def forget(self) -> None:
         """Learn what the tool is now when it is called next."""
@@ -645,7 +641,7 @@ async def _ainvoke(
         caller.leave()
         raise
     finally:
-        caller.waits = caller.left
+        caller.waits = caller.left  # one who left is still asked, and cancels it
         _caller.reset(its_token)
 
 

@@ -165,17 +165,13 @@ def _checked_predicate(predicate: Any) -> Any:
     function = predicate
     while isinstance(function, functools.partial):
         function = function.func
-    for code in (function, type(function).__call__):
-        # Called, these return an object that is truthy, whatever it would have said.
-        if (
-            inspect.iscoroutinefunction(code)
-            or inspect.isgeneratorfunction(code)
-            or inspect.isasyncgenfunction(code)
-        ):
-            raise TypeError(
-                "require_if must be a plain function, neither async nor a generator: a policy "
-                f"answers at once. Got {predicate!r}"
-            )
+    # Called, these return an object that is truthy, whatever it would have said.
+    lazy = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(is_lazy(function) or is_lazy(type(function).__call__) for is_lazy in lazy):
+        raise TypeError(
+            "require_if must be a plain function, neither async nor a generator: a policy "
+            f"answers at once. Got {predicate!r}"
+        )
     if not takes_one_argument(predicate):
         raise TypeError(
             f"require_if must take one argument, the call's arguments by name: {predicate!r} "
