@@ -105,7 +105,7 @@ class ToolArguments:
 def is_seen_at_a_glance(tool: Any, name: str) -> bool:
     """Whether the agent fills in this argument of a tool that was made of functions.
 
-    True is sure. Where it is False, `ToolArguments` knows, which takes fifty times as long.
+    True is sure. Where it is False, `ToolArguments` knows, which takes ten times as long.
     """
     if bare_class(tool) is not StructuredTool or name in ("config", "run_manager", "callbacks"):
         return False
