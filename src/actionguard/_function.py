@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from actionguard._gate import Refused
+from actionguard._gate import AnyCallable, Refused
 from actionguard._options import OnDenied, Options, what_was_meant
 from actionguard._signature import Signature, Unnamed, is_async
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
 
-_AnyCallable = Callable[..., Any]
 _CACHE = type(functools.lru_cache(len))
 # Most calls start with one of these; no class of them holds a guarded method.
 _NEVER_BOUND = frozenset({bool, int, float, str, bytes, list, dict, tuple, set, type(None)})
@@ -66,7 +65,7 @@ class _Edge:
 
     def __init__(
         self,
-        target: _AnyCallable,
+        target: AnyCallable,
         options: Options,
         on_denied: OnDenied,
         *,
@@ -87,7 +86,7 @@ class _Edge:
         # Only a function can become a method, and then its first argument is the instance.
         self._may_be_method = inspect.isfunction(target) and not skip_first
         self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
-        self._function: _AnyCallable | None = None
+        self._function: AnyCallable | None = None
 
     @functools.cached_property
     def _method(self) -> Signature:
@@ -147,10 +146,10 @@ class _Edge:
             return self.on_denied(refused.error)
         raise refused.error
 
-    def guarded(self) -> _AnyCallable:
+    def guarded(self) -> AnyCallable:
         """A function of the target's kind."""
         target, gate = self.target, self.gate
-        form: Callable[..., _AnyCallable]
+        form: Callable[..., AnyCallable]
         if inspect.isasyncgenfunction(target):
             form = gate.async_generator
         elif inspect.isgeneratorfunction(target):

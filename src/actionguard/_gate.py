@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, TypeVar
 
 from actionguard._signature import Unnamed
@@ -41,6 +40,7 @@ class Refused(Exception):
         self.logged = logged
 
 
+AnyCallable = Callable[..., Any]
 #: Names a call's arguments; raises TypeError where they do not fit.
 Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 #: Says a refusal to the caller: raises, or returns what the call returns instead.
@@ -65,7 +65,7 @@ class Gate:
         #: Whether the policy has rules that need to know which argument is which.
         self.needs_names = bool(rule_names(self.policy))
 
-    def plain(self, run: Callable[..., Any], bind: Bind, refuse: Refuse) -> Callable[..., Any]:
+    def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a plain callable."""
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -78,9 +78,7 @@ class Gate:
 
         return guarded
 
-    def coroutine(
-        self, run: Callable[..., Awaitable[Any]], bind: Bind, refuse: Refuse
-    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def coroutine(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a coroutine function: it waits on the caller's loop."""
         from actionguard.channels._waiting import ask_async
 
@@ -94,9 +92,7 @@ class Gate:
 
         return guarded
 
-    def generator(
-        self, run: Callable[..., Generator[Any, Any, Any]], bind: Bind, refuse: Refuse
-    ) -> Callable[..., Generator[Any, Any, Any]]:
+    def generator(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a generator function: its first step is what has to be released."""
 
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -109,9 +105,7 @@ class Gate:
 
         return guarded
 
-    def async_generator(
-        self, run: Callable[..., AsyncGenerator[Any, Any]], bind: Bind, refuse: Refuse
-    ) -> Callable[..., AsyncGenerator[Any, Any]]:
+    def async_generator(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of an async generator function."""
         from actionguard.channels._waiting import ask_async
 
@@ -239,12 +233,7 @@ class _Passage:
         self._result = result
         return result
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if error is None and self._entry is None:
             return False
         try:
