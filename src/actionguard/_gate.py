@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -202,7 +201,7 @@ class _Passage:
                 f"{type(self._gate.channel).__name__}.request_approval() must return a Decision "
                 f"(Decision.approve() or .deny()), not {type(decision).__name__}"
             )
-        decision = copy.copy(decision)  # what was answered now counts, whatever becomes of it
+        decision = _copied(decision)  # what was answered now counts, whatever becomes of it
         if not isinstance(decision.approved, bool):
             raise TypeError(f"Decision.approved must be True or False, not {decision.approved!r}")
         decision.source = decision.source or self._gate.channel.name
@@ -297,6 +296,12 @@ class _Passage:
         if self._asked is not None:
             vars(action)["_id"] = self._asked.id
         return action
+
+
+def _copied(decision: Decision) -> Decision:
+    copied = object.__new__(type(decision))  # copy.copy would take 1 us more
+    vars(copied).update(vars(decision))
+    return copied
 
 
 def _as_bool(policy: Policy, answer: Any) -> bool:
