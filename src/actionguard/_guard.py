@@ -165,7 +165,7 @@ def guard(
         if tools is None:  # nobody imported it yet, so nothing here is of its kind
             return guard_callable(target, options, on_denied)
         if isinstance(target, tools.BaseTool):
-            from actionguard.langchain import guard_tool
+            from actionguard._guarded_tool import guard_tool
 
             if callable(on_denied):
                 raise TypeError(
