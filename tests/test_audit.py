@@ -329,6 +329,34 @@ def test_torn_line_is_closed_off(log_path: Path) -> None:
         assert len(list(read_log(log_path))) == 1
 
 
+def test_read_while_a_line_is_written(log_path: Path) -> None:
+    """A line that is half there is not called torn, nor read in halves, while it is written."""
+    guard(lambda: "done", audit=log_path, channel=YES)()
+    whole = log_path.read_bytes()
+    torn: list[str] = []
+
+    def read() -> Iterator[Any]:
+        return (record["result"] for record in read_log(log_path, torn=torn))
+
+    with log_path.open("ab", buffering=0) as file:
+        file.write(whole[:100])
+        fcntl.flock(file, fcntl.LOCK_EX)
+        while_it_is_written = list(read())
+        fcntl.flock(file, fcntl.LOCK_UN)
+        until_it_is_written = read()
+        next(until_it_is_written)
+        file.write(whole[100:])
+
+        assert while_it_is_written == ["done"]
+        assert list(until_it_is_written) == ["done"]
+        assert torn == []
+
+        file.write(whole[:100])
+
+    assert list(read()) == ["done", "done"]
+    assert torn == [whole[:100].decode()]
+
+
 def pay_until_refused(log: Path, amounts: range) -> tuple[list[int], list[int]]:
     """What ran, and what was refused, of calls on a disk that fills."""
     ran: list[int] = []

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, final
 from weakref import WeakValueDictionary
@@ -148,7 +149,10 @@ def read_log(
             without it, each is warned of.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, found in enumerate(file, start=1):
+            line = found if found.endswith(b"\n") else _while_nobody_writes(file, found)
+            if not line:
+                return
             record = _parsed(line)
             if record is not None:
                 yield record
@@ -156,6 +160,17 @@ def read_log(
                 torn.append(line.decode("utf-8", "backslashreplace"))
             else:
                 _alarm(f"line {number} of {os.fspath(path)} is torn, and no record")
+
+
+def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
+    """The last line once more: it is torn, or was half there; nothing if somebody writes now."""
+    with suppress(OSError):  # some network disks lock only what may be written
+        if not _journal.lock(file.fileno(), wait=False):
+            return b""
+        file.seek(-len(line), os.SEEK_CUR)
+        line = file.readline()
+        _journal.unlock(file.fileno())
+    return line
 
 
 class Entry:
