@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_render_json import odd_values
 
-from actionguard import Action, ApprovalChannel, AuditLog, Decision, guard
+from actionguard import Action, ApprovalChannel, AuditLog, Decision, audit, guard
 from actionguard.audit import read_log
 from actionguard.testing import AutoApproveChannel
 
@@ -218,31 +219,55 @@ def test_rotated_under_load(away: Any, log_path: Path) -> None:
 AWAY: Iterator[int] = iter(range(100_000))
 
 
-def test_calls_of_a_signal_handler(log_path: Path, lines: Lines) -> None:
+@pytest.mark.parametrize("threads", [0, 3])
+def test_calls_of_a_signal_handler(threads: int, log_path: Path, lines: Lines) -> None:
     """A handler that makes calls in the midst of others neither hangs, loses nor mixes a line."""
-    handled = 0
+    made: Counter[str] = Counter()
+    over = threading.Event()
 
     @guard(audit=log_path, channel=YES)
     def pay(who: str, number: int) -> None: ...
 
-    def handler(*_: object) -> None:
-        nonlocal handled
-        handled += 1
-        pay("handler", handled)
+    def work(who: str, *_: object) -> None:
+        made[who] += 1
+        pay(who, made[who])
 
-    before = signal.signal(signal.SIGALRM, handler)
+    def work_on(who: str) -> None:
+        while not over.is_set():
+            work(who)
+
+    others = [threading.Thread(target=work_on, args=(f"thread {n}",)) for n in range(threads)]
+    before = signal.signal(signal.SIGALRM, partial(work, "handler"))
+    for thread in others:
+        thread.start()
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        for number in range(1, 3001):
-            pay("main", number)
+        for _ in range(1500 if threads else 3000):
+            work("main")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        over.set()
+        for thread in others:
+            thread.join()
 
     calls = Counter((line["args"]["who"], line["args"]["number"]) for line in lines())
-    expected = {"main": 3000, "handler": handled}
-    assert calls == Counter((who, n + 1) for who, count in expected.items() for n in range(count))
+    assert calls == Counter((who, n + 1) for who, count in made.items() for n in range(count))
     assert AuditLog(log_path).in_flight() == []
+
+
+def test_log_made_in_the_midst_of_another(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that looks at what is in flight does not wait for the log that is being made."""
+    journal = audit.Journal
+
+    def interrupted(path: str) -> Any:
+        monkeypatch.undo()
+        assert AuditLog(log_path).in_flight() == []  # as a signal's handler might, just now
+        return journal(path)
+
+    monkeypatch.setattr(audit, "Journal", interrupted)
+
+    assert AuditLog(log_path).path == log_path
 
 
 @pytest.mark.parametrize("spelling", ["folder", "file"])

@@ -54,8 +54,10 @@ class Journal:
         self._live: dict[int, list[tuple[int, int]]] = {}
         #: By room: where a note was struck off.
         self._free: defaultdict[int, list[int]] = defaultdict(list)
-        #: Held while the file is made or removed and room in it is taken, not while it is written.
-        self._lock = threading.RLock()
+        #: Held while the file is made or removed and room in it is taken, and while lines are
+        #: written. One for both: a signal's handler may make a guarded call while its thread holds
+        #: it, and would wait for a second lock whose holder waits for this one.
+        self.lock = threading.RLock()
         self._removed_at = 0.0
         #: How often on end the file was made again soon.
         self._again = 0
@@ -94,7 +96,7 @@ class Journal:
             f'"if_killed": {if_killed}, "end": {call}}}'
         ).encode()
         room = max(512, 1 << len(note).bit_length())
-        with self._lock:
+        with self.lock:
             notes = self._live.setdefault(call, [])  # first, so that the file stays from now on
             while self._fd < 0:
                 self._create()
@@ -122,20 +124,20 @@ class Journal:
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
         self._clear(self._live.get(call, []))
-        with self._lock:
+        with self.lock:
             self._live.pop(call, None)
             if self._fd >= 0 and not (self._live or self._lingers()):
                 self.remove_if_idle()
 
     def sweep(self) -> None:
         """Remove the file that was left to the sweeper, unless it is needed again."""
-        with self._lock:
+        with self.lock:
             self._sweeper = None
             self.remove_if_idle()
 
     def remove_if_idle(self) -> None:
         """Remove the file if nothing is in flight; if that fails, later calls use it and try."""
-        with self._lock, suppress(OSError):
+        with self.lock, suppress(OSError):
             if not self._live:
                 self.remove()
 

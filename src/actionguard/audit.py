@@ -269,9 +269,8 @@ class _Writer:
         self._start()
 
     def _start(self) -> None:
-        # Reentrant: a signal's handler may make a guarded call in the midst of another.
-        self._lock = threading.RLock()
         self.journal = Journal(self.path)
+        self._lock = self.journal.lock
         #: What is to be written, oldest first; a dict, since an interrupted call comes twice.
         self._owed: dict[Entry, None] = {}
         #: Whether something is owed since it could not be written.
@@ -459,7 +458,7 @@ class _Writer:
 _numbers = itertools.count(1)
 
 _writers: WeakValueDictionary[str, _Writer] = WeakValueDictionary()
-_writers_lock = threading.Lock()
+_writers_lock = threading.RLock()
 
 
 def _writer_of(path: str) -> _Writer:
@@ -469,7 +468,7 @@ def _writer_of(path: str) -> _Writer:
 
 def _after_fork() -> None:
     global _writers_lock
-    _writers_lock = threading.Lock()
+    _writers_lock = threading.RLock()
     for writer in list(_writers.values()):
         writer.forget()
 
