@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -305,6 +306,28 @@ def test_line_that_is_found(log_path: Path, rotate: Any, linked: bool) -> None:
     files = [file for file in log_path.parent.iterdir() if file.is_file()]
     assert [r["executed"] for file in files for r in read_log(file)] == [True]
     assert notes_beside(path) == []
+
+
+def test_line_in_a_log_that_is_rotated_just_then(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead process's line is found where its log gets another name while it is looked for."""
+    crash_after_its_line(log_path)
+    scandir = os.scandir
+
+    def rotated_behind(folder: str) -> Any:
+        monkeypatch.undo()
+        with scandir(folder) as files:
+            found = list(files)
+        renamed(log_path)
+        return contextlib.nullcontext(found)
+
+    monkeypatch.setattr(os, "scandir", rotated_behind)
+    AuditLog(log_path)
+
+    files = (file for file in log_path.parent.iterdir() if file.is_file())
+    assert [r["executed"] for file in files for r in read_log(file)] == [True]
+    assert notes_beside(log_path) == []
 
 
 def test_log_that_is_open_already(log_path: Path) -> None:

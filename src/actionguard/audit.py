@@ -372,12 +372,12 @@ class _Writer:
 
     def _append(self, entries: list[Entry]) -> None:
         """Write the lines of calls in one go."""
-        # An earlier attempt may have got so far, before it failed or was killed.
-        entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
         if not entries:
             return
         try:
             size = self._lock_file()
+            # An earlier attempt may have got so far, before it failed or was killed.
+            entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
             # What a crash or a full disk tore ends here.
             lines = [] if size in (0, self._size) or self._ends_well() else [b"\n"]
             end = size + len(lines)
@@ -444,10 +444,11 @@ class _Writer:
         inode, offset = entry.line_at
         call = entry.line[: entry.line.index(b', "needed_approval": ')]
         folder, name = os.path.split(os.path.realpath(self.path))
-        files: list[os.DirEntry[str]] = []
+        files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
         with suppress(OSError), os.scandir(folder) as beside:
-            files += (f for f in beside if f.inode() == inode or f.name.startswith(name))
-        for found in filter(os.DirEntry.is_file, files):  # to open a pipe would wait for ever
+            likely = (f for f in beside if f.inode() == inode or f.name.startswith(name))
+            files += (f.path for f in likely if f.is_file())  # to open a pipe would wait for ever
+        for found in files:
             with suppress(OSError), open(found, "rb") as file:
                 file.seek(offset)
                 if file.read(len(call)) == call:
