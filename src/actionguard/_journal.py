@@ -107,7 +107,7 @@ class Journal:
             notes.append((start, room))
         try:
             self._write(note.ljust(room - 1) + b"\n", start)
-            self._wait_for_disk()
+            self.wait_for_disk()
         except BaseException:  # the call will not go on, though what got there may read whole
             with suppress(OSError):
                 self._write(b"#", start)
@@ -119,7 +119,11 @@ class Journal:
         """Note where the call's line is about to be written, so that nobody writes it twice."""
         for start, _ in self._live.get(call, [])[-1:]:
             self._write(_written(line_at).encode(), start + len(_BEGINS))
-            self._wait_for_disk()
+
+    def wait_for_disk(self) -> None:
+        """Let what is noted survive a power cut, if that is wished."""
+        if self.sync and self._fd >= 0:
+            os.fsync(self._fd)
 
     def strike(self, call: int) -> None:
         """Take back what is noted of a call; with the last one goes the file."""
@@ -204,10 +208,6 @@ class Journal:
         while data:
             written = os.pwrite(self._fd, data, at) if fcntl else _pwrite(self._fd, data, at)
             data, at = data[written:], at + written
-
-    def _wait_for_disk(self) -> None:
-        if self.sync:
-            os.fsync(self._fd)
 
 
 class _Sweeper(threading.Thread):

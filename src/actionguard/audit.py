@@ -381,14 +381,17 @@ class _Writer:
             # What a crash or a full disk tore ends here.
             lines = [] if size in (0, self._size) or self._ends_well() else [b"\n"]
             end = size + len(lines)
+            moved = False
             for entry in entries:
                 line_at = self._identity[1], end
                 if line_at != entry.line_at:
                     entry.journal.place(entry.number, line_at)
-                    entry.line_at = line_at
+                    entry.line_at, moved = line_at, True
                 entry.tried = True
                 lines.append(entry.line)
                 end += len(entry.line)
+            if moved:
+                self.journal.wait_for_disk()
             self._size = -1
             left = b"".join(lines)
             try:
