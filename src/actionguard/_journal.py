@@ -98,7 +98,7 @@ class Journal:
         room = max(512, 1 << len(note).bit_length())
         with self.lock:
             notes = self._live.setdefault(call, [])  # first, so that the file stays from now on
-            while self._fd < 0:
+            if self._fd < 0:
                 self._create()
             if self._free[room]:
                 start = self._free[room].pop()
@@ -165,22 +165,23 @@ class Journal:
     def _create(self) -> None:
         soon = time.monotonic() - self._removed_at < _SOON
         self._again = self._again + 1 if soon else 0
-        path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, self.mode)
-        try:
-            lock(fd)
-            if self.sync:
-                sync_folder(path)
-            there = fcntl is None or os.fstat(fd).st_nlink
-            if there and self._fd < 0:
-                self._path, self._fd, fd = path, fd, -1
-        finally:
-            if fd >= 0:
-                # It failed; or it was taken for a dead process's before it was locked; or a signal
-                # came, and its handler's call has made one.
-                with suppress(OSError):
-                    os.unlink(path)
-                os.close(fd)
+        while self._fd < 0:
+            path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
+            fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, self.mode)
+            try:
+                lock(fd)
+                if self.sync:
+                    sync_folder(path)
+                there = fcntl is None or os.fstat(fd).st_nlink
+                if there and self._fd < 0:
+                    self._path, self._fd, fd = path, fd, -1
+            finally:
+                if fd >= 0:
+                    # It failed; or it was taken for a dead process's before it was locked; or a
+                    # signal came, and its handler's call has made one.
+                    with suppress(OSError):
+                        os.unlink(path)
+                    os.close(fd)
 
     def _lingers(self) -> bool:
         """Whether the file is left to a sweeper, since calls come thick and fast.

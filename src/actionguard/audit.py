@@ -329,8 +329,9 @@ class _Writer:
                 return  # a signal came in the midst of it: what its handler did is owed now
             self._settles = True
             try:
-                while self._owed:
-                    entries = list(self._owed)
+                # No `while self._owed`: its last step is in no block, and Ctrl-C just then would
+                # leave the lock held (https://github.com/python/cpython/issues/130279).
+                for entries in iter(lambda: list(self._owed), []):
                     self._append(entries)
                     for entry in entries:
                         entry.journal.strike(entry.number)
@@ -393,10 +394,8 @@ class _Writer:
             if moved:
                 self.journal.wait_for_disk()
             self._size = -1
-            left = b"".join(lines)
             try:
-                while left:
-                    left = left[os.write(self._fd, left) :]
+                self._write(b"".join(lines))
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(self._fd, size)
@@ -407,6 +406,10 @@ class _Writer:
                 _journal.unlock(self._fd)
         if self.sync:
             os.fsync(self._fd)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
 
     def _lock_file(self) -> int:
         """Lock the file that stands at the path, and say how long it is."""
