@@ -409,27 +409,35 @@ def test_fork_in_a_burst(log_path: Path) -> None:
         assert len(list(read_log(log_path))) == 605 * count
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        "",
-        "raise SystemExit(0)",
-        "__import__('atexit').register(burst, path)",
-        "__import__('threading').Thread(target=burst, args=(path,)).start()",
-    ],
-)
+ENDS = {
+    "ends": "burst(path)",
+    "exits": "burst(path); raise SystemExit(0)",
+    "burst at exit": "burst(path); __import__('atexit').register(burst, path)",
+    "thread": "burst(path); threading.Thread(target=burst, args=(path,)).start()",
+    "Ctrl-C": """
+wait = threading.Event.wait
+def interrupted(event, timeout=None):
+    if threading.current_thread() is threading.main_thread():
+        event._cond.acquire()
+        raise KeyboardInterrupt  # as a signal may, between any two steps of `with event._cond`
+    return wait(event, timeout)
+threading.Event.wait = interrupted
+burst(path)
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_program_that_ends_in_a_burst(end: str, log_path: Path) -> None:
     """A program that ends, however many calls it made just now, leaves the log and nothing else."""
-    code = (
-        f"import sys, pathlib; from test_journal import *; path = pathlib.Path(sys.argv[1])\n{end}"
-    )
-    code = code.replace("\n", "\nburst(path)\n")
+    code = f"import sys; from test_journal import *; path = Path(sys.argv[1])\n{ENDS[end]}"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
 
     subprocess.run(
         [sys.executable, "-W", "error", "-c", code, log_path],
         check=True,
         env={**os.environ, "PYTHONPATH": path},
+        timeout=60,
     )
 
     assert os.listdir(log_path.parent) == [log_path.name]

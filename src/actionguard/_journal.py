@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import re
@@ -188,16 +189,10 @@ class Journal:
 
         To make and remove it for each call costs more than all else that the log does.
         """
-        if self._sweeper is None:
-            if self._again < _OFTEN or not threading.main_thread().is_alive():
-                return False  # the program may be ending, and no longer wait for threads
-            sweeper = _Sweeper(self)
-            try:
-                sweeper.start()
-            except RuntimeError:  # there can be no more threads
-                return False
-            self._sweeper = sweeper
-        return True
+        # When the main thread is over, the program is ending, and may no longer wait for threads.
+        if not self._sweeper and self._again >= _OFTEN and threading.main_thread().is_alive():
+            self._sweeper = _Sweeper.begun(self)
+        return self._sweeper is not None
 
     def _clear(self, notes: list[tuple[int, int]], *, but: int = 0) -> None:
         while len(notes) > but:
@@ -222,6 +217,25 @@ class _Sweeper(threading.Thread):
         super().__init__(name="actionguard", daemon=False)
         self._journal = journal
         self._hurry = threading.Event()
+
+    @classmethod
+    def begun(cls, journal: Journal) -> _Sweeper | None:
+        """One at work; None where there can be no more threads.
+
+        It is not started by this thread: Ctrl-C in the midst of that may hang the new one.
+        """
+        sweeper, begins = cls(journal), threading.Lock()
+
+        def begin() -> None:
+            with suppress(RuntimeError):
+                sweeper.start()
+            begins.release()
+
+        begins.acquire()
+        with suppress(RuntimeError):
+            _thread.start_new_thread(begin, ())
+            begins.acquire()
+        return sweeper if sweeper.is_alive() else None
 
     def run(self) -> None:
         self._hurry.wait(_SOON)
