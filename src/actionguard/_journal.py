@@ -25,7 +25,7 @@ _BEGINS = '{"line_at": '
 _ROOM = 44
 
 # A file that was made again so soon (in seconds), so many times on end, stays for as long.
-_SOON, _OFTEN = 0.01, 128
+_SOON, _OFTEN = 0.005, 256
 
 _seeking = threading.Lock()
 
