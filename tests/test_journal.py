@@ -409,6 +409,26 @@ def test_fork_in_a_burst(log_path: Path) -> None:
         assert len(list(read_log(log_path))) == 605 * count
 
 
+def test_fork_in_the_midst_of_a_line(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler that forks, whatever it interrupts, does not wait for what it holds up."""
+    write = os.write
+    written: list[bytes] = []
+    after_the_fork: list[str] = []
+
+    def fork_and_write(fd: int, line: bytes) -> int:
+        written.append(line)
+        if len(written) == 400:
+            in_child(lambda: None)
+            after_the_fork.extend(thread.name for thread in threading.enumerate())
+        return write(fd, line)
+
+    monkeypatch.setattr(os, "write", fork_and_write)
+    burst(log_path)
+
+    assert after_the_fork and "actionguard" not in after_the_fork
+    assert len(list(read_log(log_path))) == 600
+
+
 ENDS = {
     "ends": "burst(path)",
     "exits": "burst(path); raise SystemExit(0)",

@@ -134,15 +134,10 @@ class Journal:
             if self._fd >= 0 and not (self._live or self._lingers()):
                 self.remove_if_idle()
 
-    def sweep(self) -> None:
-        """Remove the file that was left to the sweeper, unless it is needed again."""
-        with self.lock:
-            self._sweeper = None
-            self.remove_if_idle()
-
     def remove_if_idle(self) -> None:
         """Remove the file if nothing is in flight; if that fails, later calls use it and try."""
         with self.lock, suppress(OSError):
+            self._sweeper = None
             if not self._live:
                 self.remove()
 
@@ -238,14 +233,15 @@ class _Sweeper(threading.Thread):
         return sweeper if sweeper.is_alive() else None
 
     def run(self) -> None:
-        self._hurry.wait(_SOON)
-        self._journal.sweep()
+        if not self._hurry.wait(_SOON):
+            self._journal.remove_if_idle()
 
     @classmethod
     def end_all(cls) -> None:
         for thread in threading.enumerate():
             if isinstance(thread, cls) and thread.is_alive():
                 thread._hurry.set()
+                thread._journal.remove_if_idle()
                 thread.join(1)  # not for ever: who forks may hold the lock that it waits for
 
 
