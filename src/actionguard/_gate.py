@@ -68,7 +68,7 @@ class Gate:
         """The guarded form of a plain callable."""
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            with _Passage(self, bind(args, kwargs)) as passage:
+            with _Passage(self, bind(args, kwargs)) as passage, passage:
                 if passage.held():
                     passage.answered(ask(self.channel, passage.action))
                 passage.starts()
@@ -82,7 +82,7 @@ class Gate:
         from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            with _Passage(self, bind(args, kwargs)) as passage:
+            with _Passage(self, bind(args, kwargs)) as passage, passage:
                 if passage.held():
                     passage.answered(await ask_async(self.channel, passage.action))
                 passage.starts()
@@ -95,7 +95,7 @@ class Gate:
         """The guarded form of a generator function: its first step is what has to be released."""
 
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with _Passage(self, bind(args, kwargs)) as passage:
+            with _Passage(self, bind(args, kwargs)) as passage, passage:
                 if passage.held():
                     passage.answered(ask(self.channel, passage.action))
                 passage.starts()
@@ -109,7 +109,7 @@ class Gate:
         from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            with _Passage(self, bind(args, kwargs)) as passage:
+            with _Passage(self, bind(args, kwargs)) as passage, passage:
                 if passage.held():
                     passage.answered(await ask_async(self.channel, passage.action))
                 passage.starts()
@@ -153,7 +153,11 @@ def _not_ours(steps: AsyncGenerator[Any, Any]) -> None:
 
 
 class _Passage:
-    """One call on its way through the gate; leaving it, by whatever way, writes the audit line."""
+    """One call on its way through the gate; leaving it, by whatever way, writes the audit line.
+
+    Entered twice: Ctrl-C may come before the first step of leaving, or in the midst of it, and then
+    leaving once more writes the line.
+    """
 
     def __init__(self, gate: Gate, args: dict[str, Any]) -> None:
         self._gate = gate
@@ -165,6 +169,7 @@ class _Passage:
         self._asked: Action | None = None
         self._decision: Decision | None = None
         self._result: Any = None
+        self._left = False
         #: Who is at work, and so whose an exception is: the "policy", the "audit log", the
         #: "channel", its "answer", the "way to the body" (an executor's) or the "body".
         self._stage = "policy"
@@ -233,13 +238,9 @@ class _Passage:
         return result
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if error is None and self._entry is None:
+        if self._left or (error is None and self._entry is None):
             return False
-        try:
-            return self._leave(error)
-        except BaseException:  # Ctrl-C in the midst of it, which writes no line twice
-            self._leave(error)
-            raise
+        return self._leave(error)
 
     def _leave(self, error: BaseException | None) -> bool:
         """Write the line; a refusal ends here.
@@ -260,6 +261,7 @@ class _Passage:
                 result=self._result,
                 error=refused.logged if refused else self._in_words(error),
             )
+        self._left = True
         if refused is None:
             return False
         self.refused = refused
