@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from actionguard._signature import takes_one_argument
 from actionguard.channels._slack_message import message
 from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision
@@ -243,15 +244,7 @@ def _is_web_url(url: object) -> bool:
 
 
 def _takes_an_action(poll_fn: Any) -> bool:
-    if isinstance(poll_fn, type) or not callable(poll_fn):
-        return False
-    try:
-        inspect.signature(poll_fn).bind("action")
-    except TypeError:
-        return False
-    except ValueError:  # a builtin's signature may be unknown
-        pass
-    return True
+    return callable(poll_fn) and not isinstance(poll_fn, type) and takes_one_argument(poll_fn)
 
 
 def _can_post(session: Any) -> bool:
