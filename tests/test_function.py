@@ -632,6 +632,18 @@ def test_tool_with_other_ways_to_call_it() -> None:
         guard(CalledTool(), policy=ApprovalPolicy(match_args={"amuont": "."}))
 
 
+def test_tool_without_a_name() -> None:
+    """It is shown as what it is, and not as the way that was taken into it."""
+    channel, options = asked_for()
+
+    class Unnamed(CalledTool):
+        metadata = None  # type: ignore[assignment]
+
+    asyncio.run(guard(Unnamed(), **options).acall(1))
+
+    assert [action.pretty() for action in channel.requests] == ["Unnamed(amount=1)"]
+
+
 def test_a_generator_not_started_is_no_call() -> None:
     """Nobody is asked before the first step."""
     channel, options = asked_for()

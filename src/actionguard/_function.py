@@ -70,12 +70,11 @@ class _Edge:
         on_denied: OnDenied,
         *,
         skip_first: bool = False,
-        about: Any = None,
+        told: tuple[str, str | None] | None = None,
     ) -> None:
         self.target = target
         self.on_denied = on_denied
-        name = getattr(about, "name", None) or _name_of(target)
-        description = getattr(about, "description", None) or inspect.getdoc(target)
+        name, description = told or (_name_of(target), inspect.getdoc(target))
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_exclude(f"{name}()", signature.parameters)
         options.check_rules(f"{name}()", signature.parameters, signature.names)
@@ -183,12 +182,16 @@ class _Guarded:
     __wrapped__: Any
 
     def __init__(
-        self, target: Any, options: Options, on_denied: OnDenied, about: Any = None
+        self,
+        target: Any,
+        options: Options,
+        on_denied: OnDenied,
+        told: tuple[str, str | None] | None = None,
     ) -> None:
         functools.update_wrapper(self, target, updated=())
         self._options = options
         self._on_denied = on_denied
-        self._function = _Edge(target, options, on_denied, about=about).guarded()
+        self._function = _Edge(target, options, on_denied, told=told).guarded()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -226,10 +229,12 @@ class _GuardedTool(_Guarded):
 
     def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
         about = getattr(target, "metadata", None)  # where it keeps its name and description
-        super().__init__(target, options, on_denied, about)
+        name = getattr(about, "name", None) or _name_of(target)
+        told = name, getattr(about, "description", None) or inspect.getdoc(target)
+        super().__init__(target, options, on_denied, told)
         for way in ("call", "acall"):
             if hasattr(target, way):
-                edge = _Edge(getattr(target, way), options, on_denied, about=about)
+                edge = _Edge(getattr(target, way), options, on_denied, told=told)
                 setattr(self, way, edge.guarded())
 
     @property  # type: ignore[misc]
