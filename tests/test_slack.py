@@ -658,8 +658,10 @@ def test_url_shows_nowhere(
         *(record.getMessage() + str(record.args) for record in caplog.records),
         *capfd.readouterr(),
     ]
+    # An address in memory (0x7f09a1418250) may hold the digits of the port.
+    text = re.sub(r"0x[0-9a-f]+", "", "\n".join(shown))
     for secret in (str(hook.port), "127.0.0.1", *PATH.strip("/").split("/")):
-        assert secret not in "\n".join(shown)
+        assert secret not in text
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
