@@ -371,6 +371,19 @@ def test_withdrawn_question() -> None:
         assert termios.tcgetattr(terminal.terminal) == terminal.modes
 
 
+def test_terminal_after_a_withdrawn_question() -> None:
+    """When a cancelled wait is over, so is its use of the terminal: the program may go on there."""
+    program = """
+    before = __import__("termios").tcgetattr(0)
+    asyncio.run(cancellable(refund))
+    print("<same>" if __import__("termios").tcgetattr(0) == before else "<other>", flush=True)
+    """
+    with Terminal(CANCELLABLE + textwrap.dedent(program)) as terminal:
+        terminal.expect(QUESTION)
+        terminal.process.send_signal(signal.SIGUSR1)
+        terminal.expect("<same>")
+
+
 def test_exit_after_a_withdrawn_question() -> None:
     """The program ends at once when its only wait was cancelled."""
     program = """

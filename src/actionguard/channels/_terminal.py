@@ -138,7 +138,8 @@ def _read_keys(
             while not line.endswith(ends):
                 _set_mode(descriptor, mode)  # again: a shell that resumes a program sets its own
                 if withdrawn():
-                    _discard_keys(descriptor)
+                    if not in_background(descriptor):  # or it would stop the process
+                        termios.tcflush(descriptor, termios.TCIFLUSH)
                     raise Unanswered(WITHDRAWN)
                 # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
                 if select.select([descriptor], [], [], _GLANCE)[0]:

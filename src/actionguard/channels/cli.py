@@ -23,6 +23,9 @@ from actionguard.channels._terminal import WITHDRAWN, Unanswered
 from actionguard.channels.base import ApprovalChannel, start_thread
 from actionguard.core import Action, Decision
 
+#: Seconds that a cancelled wait may take to put the terminal back in order.
+_PATIENCE = 1.0
+
 
 class CLIChannel(ApprovalChannel):
     """Shows the action at the terminal; `y` or `yes` approves, anything else denies.
@@ -96,6 +99,12 @@ class CLIChannel(ApprovalChannel):
         try:
             _line.enter(turn)
             return (await asyncio.wrap_future(outcome))()
+        except asyncio.CancelledError:
+            _line.give_up(turn)
+            if turn.thread is not None and self._input_fn is None:
+                # The program may go on at the terminal: first, our thread lets go of that.
+                await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
+            raise
         finally:
             _line.give_up(turn)
 
