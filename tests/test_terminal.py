@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import termios
 import textwrap
 import threading
@@ -395,6 +396,26 @@ def test_exit_after_a_withdrawn_question() -> None:
         terminal.expect("<cancelled>")
         terminal.rest()
         assert terminal.process.returncode == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="has no such prompt")
+def test_withdrawn_at_pythons_prompt() -> None:
+    """Python's own prompt reads on as before a question that was taken back, and asks again."""
+    program = """
+    from _pyrepl.readline import _setup
+    _setup({})
+    asyncio.run(cancellable(refund))
+    print(f"<{input('>>> ')}>", flush=True)
+    say(ask(refund))
+    """
+    with Terminal(CANCELLABLE + textwrap.dedent(program)) as terminal:
+        terminal.expect(QUESTION)
+        terminal.process.send_signal(signal.SIGUSR1)
+        terminal.expect(">>> ")
+        terminal.type("2 + 2\r")
+        terminal.expect("<2 + 2>")
+        terminal.answer("y\n")
+        terminal.expect("<approved>")
 
 
 def test_timeout_of_a_group() -> None:

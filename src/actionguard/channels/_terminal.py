@@ -84,7 +84,9 @@ def in_background(descriptor: int) -> bool:
 
 def input_was_replaced() -> bool:
     """Whether a notebook, or a test, put an `input` in place of Python's."""
-    return getattr(builtins.input, "__self__", None) is not builtins
+    owner = getattr(builtins.input, "__self__", None)
+    # From 3.13 on, Python's own prompt has one, which breaks that prompt if it is left behind.
+    return owner is not builtins and type(owner).__module__ != "_pyrepl.readline"
 
 
 def read(
