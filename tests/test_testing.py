@@ -90,9 +90,19 @@ def test_exhausted_script_says_so(asked: Any) -> None:
     channel = ScriptedChannel(True)
     asked(channel, Action("first", {}))
 
-    with pytest.raises(ScriptExhausted, match=r"has 1 answers, .* one more: second\(n=5\)"):
+    with pytest.raises(ScriptExhausted, match=r"has no answer left for second\(n=5\)"):
         asked(channel, Action("second", {"n": 5}))
     assert len(channel.requests) == 2
+
+
+def test_a_script_goes_on_when_its_requests_are_forgotten(asked: Any) -> None:
+    """A test that empties the list between two steps gets no answer twice."""
+    channel = ScriptedChannel(True, False)
+    asked(channel, Action("first", {}))
+    channel.requests.clear()
+
+    assert asked(channel, Action("second", {})).approved is False
+    assert channel.requests == [Action("second", {})]
 
 
 @pytest.mark.parametrize("answer", ["yes", 1, None, TimeoutError])

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from abc import abstractmethod
 from concurrent.futures import Future
-from typing import Any
 
 from actionguard.audit import read_log
 from actionguard.channels.base import ApprovalChannel
@@ -27,16 +26,12 @@ class ScriptExhausted(AssertionError):
 
 
 class _RecordingChannel(ApprovalChannel):
+    # One for all channels, which so can be pickled; nobody keeps it for longer than a moment.
+    _asked = threading.Condition()
+
     def __init__(self) -> None:
         #: What the channel was asked so far, in order.
         self.requests: list[Action] = []
-        self._asked = threading.Condition()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_asked": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _asked=threading.Condition())
 
     def wait_for_requests(self, count: int = 1, timeout: float = 10.0) -> list[Action]:
         """Block until the channel was asked that often, by calls in other threads.
@@ -126,15 +121,12 @@ class ScriptedChannel(_AnsweringChannel):
                     "ScriptedChannel takes answers that are a Decision, True, False or an "
                     f"exception to raise, not {answer!r}"
                 )
-        self._answers = answers
+        self._left = list(answers)
 
     def _answer(self, action: Action) -> Decision:
-        if len(self.requests) > len(self._answers):
-            raise ScriptExhausted(
-                f"ScriptedChannel has {len(self._answers)} answers, and was asked for one more: "
-                f"{action.pretty()}"
-            )
-        answer = self._answers[len(self.requests) - 1]
+        if not self._left:
+            raise ScriptExhausted(f"ScriptedChannel has no answer left for {action.pretty()}")
+        answer = self._left.pop(0)
         if isinstance(answer, BaseException):
             raise answer
         return Decision(answer) if isinstance(answer, bool) else answer
@@ -172,8 +164,10 @@ class SilentChannel(_RecordingChannel):
         with self._asked:
             self._hung_up = True
             waiting, self._waiting = self._waiting, []
+        why = "the silent channel was hung up"
         for future in waiting:
-            _leave_unanswered(future)
+            if future.set_running_or_notify_cancel():  # a cancelled task waits for it no more
+                future.set_result(Decision(False, why, unanswered=True))
 
     def __enter__(self) -> SilentChannel:
         return self
@@ -185,13 +179,7 @@ class SilentChannel(_RecordingChannel):
         future: Future[Decision] = Future()
         with self._asked:
             self._record(action)
-            if not self._hung_up:
-                self._waiting.append(future)
-                return future
-        _leave_unanswered(future)
+            self._waiting.append(future)
+        if self._hung_up:
+            self.hang_up()
         return future
-
-
-def _leave_unanswered(future: Future[Decision]) -> None:
-    if future.set_running_or_notify_cancel():  # a cancelled task waits for it no more
-        future.set_result(Decision(False, "the silent channel was hung up", unanswered=True))
