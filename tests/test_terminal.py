@@ -157,6 +157,10 @@ def test_after_a_program_that_left_the_terminal_raw() -> None:
     [
         "ask(refund)",
         "asyncio.run(aask(refund))",
+        """
+        async def main(): ask(refund)
+        asyncio.run(main())
+        """,
         "threading.Thread(target=ask, args=(refund,)).start()",
         """
         from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +183,15 @@ def test_after_a_program_that_left_the_terminal_raw() -> None:
         CLIChannel(input_fn=ask_while_another_waits).request_approval(refund)
         """,
     ],
-    ids=["plain", "task", "thread", "thread pool", "tasks in threads", "plain before a thread"],
+    ids=[
+        "plain",
+        "task",
+        "plain in a task",
+        "thread",
+        "thread pool",
+        "tasks in threads",
+        "plain before a thread",
+    ],
 )
 def test_ctrl_c(asking: str) -> None:
     """One Ctrl-C ends the program, whoever asks, and leaves the terminal as it was."""

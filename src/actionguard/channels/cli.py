@@ -20,7 +20,7 @@ from actionguard._render import show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
 from actionguard.channels._terminal import WITHDRAWN, Unanswered
-from actionguard.channels.base import ApprovalChannel, start_thread
+from actionguard.channels.base import ApprovalChannel, in_a_loop, start_thread
 from actionguard.core import Action, Decision
 
 #: Seconds that a cancelled wait may take to put the terminal back in order.
@@ -96,17 +96,15 @@ class CLIChannel(ApprovalChannel):
                 outcome.set_exception(error)
 
         turn.add_done_callback(called)
+        answered = asyncio.wrap_future(outcome)
         try:
             _line.enter(turn)
-            return (await asyncio.wrap_future(outcome))()
-        except asyncio.CancelledError:
-            _line.give_up(turn)
-            if turn.thread is not None and self._input_fn is None:
-                # The program may go on at the terminal: first, our thread lets go of that.
-                await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
-            raise
+            return (await answered)()
         finally:
             _line.give_up(turn)
+            if answered.cancelled() and turn.thread is not None and self._input_fn is None:
+                # The program may go on at the terminal: first, our thread lets go of that.
+                await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
 
     def _in_turn(self, action: Action, turn: _Turn) -> Decision:
         """Wait for the turn, ask, and pass the turn on."""
@@ -203,8 +201,9 @@ class _Turn(Future[None]):
         super().__init__()
         self._loop_runs = loop_runs
         self.given_up = False
-        #: Whether Ctrl-C, which interrupts the main thread, would leave the caller waiting.
-        self.deaf = not _terminal.in_main_thread()
+        #: Whether Ctrl-C would leave the caller waiting: it interrupts the main thread, or cancels
+        #: a task of a loop, which a plain caller on that loop keeps from running.
+        self.deaf = not _terminal.in_main_thread() or (loop_runs is None and in_a_loop())
         #: The thread that waits for the turn, and then asks; who waits on a loop has none yet.
         self.thread = None if loop_runs else threading.get_ident()
         #: Whether others were there before.
