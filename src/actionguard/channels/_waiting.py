@@ -7,6 +7,7 @@ import contextvars
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
@@ -61,7 +62,8 @@ def run_sync(answer: Awaitable[T]) -> T:
     try:
         thread.join()
     except BaseException:  # Ctrl-C: nobody waits any more
-        _cancel_all(loop)
+        with suppress(RuntimeError):  # the loop is closed: it is over already
+            loop.call_soon_threadsafe(_cancel_all, loop)
         raise
     return done[0]()
 
@@ -88,14 +90,8 @@ def _run(loop: asyncio.AbstractEventLoop, answer: Awaitable[T]) -> T:
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    def cancel() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
-    try:
-        loop.call_soon_threadsafe(cancel)
-    except RuntimeError:  # the loop is closed: it is over already
-        pass
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
