@@ -260,6 +260,11 @@ def _is_mark(char: str) -> bool:
     return unicodedata.category(char) in ("Mn", "Me")
 
 
+def label(name: object) -> str:
+    """An argument's name; quoted unless it is plain, so that it cannot read like `amount = 5`."""
+    return name if type(name) is str and name.isascii() and name.isidentifier() else show(name)
+
+
 def cut(text: str, limit: int) -> str:
     """At most about `limit` characters of the text, saying how many were left out."""
     if len(text) <= limit:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from actionguard._render import cut, escape, shares, show
+from actionguard._render import cut, escape, label, shares, show
 from actionguard.core import Action, Decision
 
 QUESTION = "Approve this action? [y/N] "
@@ -164,13 +164,11 @@ def _summary(action: Action) -> str:
 
 def _forms(name: str, value: object) -> tuple[str, str]:
     """An argument in two forms: with a text of several lines in as many rows, and in one row."""
-    # Quoted, unless it is a plain name: it must not read like `amount = 5`.
-    plain = type(name) is str and name.isascii() and name.isidentifier()
-    label = cut(name if plain else show(name), _NAME_LIMIT)
-    row = f"{label} = {show(value)}"
+    named = cut(label(name), _NAME_LIMIT)
+    row = f"{named} = {show(value)}"
     if type(value) is str and "\n" in value.strip("\n"):
         rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
-        return "\n".join([f"{label} =", *map(escape, rows)]), row
+        return "\n".join([f"{named} =", *map(escape, rows)]), row
     return row, row
 
 

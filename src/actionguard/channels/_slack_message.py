@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from actionguard._render import cut, escape, shares, show
+from actionguard._render import cut, escape, label, shares, show
 from actionguard.core import Action
 
 # Characters. The first two are documented: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -33,7 +33,10 @@ def message(action: Action, until: str) -> dict[str, Any]:
     title = "Approval required"
     room = _TEXT_LIMIT - len(title) - 1
     # Shown once: an object's own repr might say something else the second time.
-    args = [_argument(*item) for item in islice(action.args.items(), room // _LEAST)]
+    args = [
+        f"  {label(name)} = {show(value)}"
+        for name, value in islice(action.args.items(), room // _LEAST)
+    ]
     sections = _sections(_lines(action, args, until, _BLOCKS_LIMIT, _SECTION_LIMIT, _entities))
     return {
         "text": "\n".join([title, *_lines(action, args, until, room, room, _inert)]),
@@ -92,11 +95,6 @@ def _lines(
     if more := len(action.args) - len(args):
         lines.append(f"... and {more:,} more arguments")
     return [*head, *lines, *foot]
-
-
-def _argument(name: object, value: object) -> str:
-    plain = type(name) is str and name.isascii() and name.isidentifier()
-    return f"  {name if plain else show(name)} = {show(value)}"
 
 
 def _entities(text: str) -> str:
