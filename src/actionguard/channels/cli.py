@@ -102,7 +102,7 @@ class CLIChannel(ApprovalChannel):
             return (await answered)()
         finally:
             _line.give_up(turn)
-            if answered.cancelled() and turn.thread is not None and self._input_fn is None:
+            if answered.cancelled() and turn.terminal is not None:
                 # The program may go on at the terminal: first, our thread lets go of that.
                 await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
 
@@ -117,16 +117,16 @@ class CLIChannel(ApprovalChannel):
             _line.leave(turn)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
+        turn.terminal = _terminal.terminal_of_stdin() if self._input_fn is None else None
         if turn.withdrawn():
             raise Unanswered(WITHDRAWN)
-        terminal = _terminal.terminal_of_stdin() if self._input_fn is None else None
-        with self._stream_for(terminal) as stream:
+        with self._stream_for(turn.terminal) as stream:
             screen = _Screen(stream)
             waiting = len(_line) - 1
             told = waiting if waiting or turn.queued else None
             screen.write(screen.banner.text(action, told))
             try:
-                answer = self._answer(screen, terminal, turn)
+                answer = self._answer(screen, turn)
                 decision = Decision(answer.strip().lower() in ("y", "yes"))
             except Unanswered as why:
                 decision = _unanswered(why)
@@ -146,12 +146,12 @@ class CLIChannel(ApprovalChannel):
             raise Unanswered("there is no standard error to show the question")
         return contextlib.nullcontext(stream)
 
-    def _answer(self, screen: _Screen, terminal: int | None, turn: _Turn) -> str:
+    def _answer(self, screen: _Screen, turn: _Turn) -> str:
         try:
             if self._input_fn is not None:
                 answer = self._input_fn(QUESTION)
             else:
-                answer = _terminal.read(terminal, screen.write, turn.withdrawn, deaf=turn.deaf)
+                answer = _terminal.read(turn.terminal, screen.write, turn.withdrawn, deaf=turn.deaf)
         except EOFError:
             raise Unanswered("the input ended without an answer") from None
         if turn.withdrawn():
@@ -208,6 +208,8 @@ class _Turn(Future[None]):
         self.thread = None if loop_runs else threading.get_ident()
         #: Whether others were there before.
         self.queued = False
+        #: The terminal that the answer is read from, if it is.
+        self.terminal: int | None = None
 
     def withdrawn(self) -> bool:
         """Whether nobody waits for the answer any more."""
