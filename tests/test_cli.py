@@ -548,6 +548,13 @@ def test_layout(
     assert any(line.startswith(" Tool: ") for line in screen)
 
 
+@pytest.mark.parametrize("char", ["\N{REGIONAL INDICATOR SYMBOL LETTER D}", "☰", "䷀", "𝍠"])
+def test_symbols_never_wrap(char: str) -> None:
+    """What only some terminals draw in two cells has the room: a line that wraps may be forged."""
+    for line in banner(Action("note", {"text": char * 100}), columns=40).splitlines():
+        assert len(line) + line.count(char) < 40
+
+
 def cells(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 

@@ -187,5 +187,6 @@ def _cells(char: str) -> int:
     """How many cells a terminal may use for a character: rather one too many than one too few."""
     if char.isascii():
         return 1
-    width = unicodedata.east_asian_width(char)
-    return 2 if width in "WF" or (width == "A" and not char.isalpha()) else 1
+    # Flags and hexagrams, say, are narrow by the table, and wide in many a terminal.
+    is_symbol = unicodedata.category(char)[0] in "SPN"
+    return 2 if is_symbol or unicodedata.east_asian_width(char) in "WF" else 1
