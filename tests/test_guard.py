@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -130,6 +131,21 @@ def test_denied(kind: Kind, channel: Any, lines: Any) -> None:
     (line,) = lines()
     assert list(line) == KEYS
     assert (line["approved"], line["executed"], line["error"]) == (False, False, None)
+
+
+@dataclass(slots=True)
+class Ticket(Decision):
+    number: int = 0
+
+
+def test_decision_with_slots(tmp_path: Path) -> None:
+    """A subclass of Decision counts as one, wherever it keeps what it says."""
+    options: dict[str, Any] = {"audit": tmp_path / "audit.jsonl"}
+
+    assert guard(lambda: "ran", channel=Answer(Ticket(True, number=7)), **options)() == "ran"
+    with pytest.raises(ApprovalDenied, match="a person refused") as caught:
+        guard(lambda: "ran", channel=Answer(Ticket(False, number=8)), **options)()
+    assert caught.value.decision == Ticket(False, source="answer", number=8)
 
 
 def test_on_denied_return(kind: Kind, lines: Any) -> None:

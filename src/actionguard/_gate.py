@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -301,7 +302,9 @@ class _Passage:
 
 
 def _copied(decision: Decision) -> Decision:
-    copied = object.__new__(type(decision))  # copy.copy would take 1 us more
+    if type(decision) is not Decision:  # it may have slots
+        return copy.copy(decision)
+    copied = object.__new__(Decision)  # copy.copy would take 1 us more
     vars(copied).update(vars(decision))
     return copied
 
