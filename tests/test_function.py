@@ -723,6 +723,11 @@ def test_picklable_as_before() -> None:
     method = pickle.loads(pickle.dumps(guard(Sender().reset, channel=Refusing(), audit=OFF)))
     with pytest.raises(ApprovalDenied):
         method()
+    partial = pickle.loads(
+        pickle.dumps(guard(functools.partial(inspect.cleandoc, "x"), channel=Refusing(), audit=OFF))
+    )
+    with pytest.raises(ApprovalDenied):
+        partial()
     with pytest.raises(pickle.PicklingError):
         pickle.dumps(guard(test_picklable_as_before, **RELEASED))
 

@@ -33,7 +33,9 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
         return classmethod(edge.guarded())
     if isinstance(target, functools.partial) and not isinstance(target.func, type):
         # The arguments that are filled in already are shown with the others.
-        inner = functools.partial(again(target.func), *target.args, **target.keywords)
+        inner = functools.partial(
+            _object(target.func, options, on_denied), *target.args, **target.keywords
+        )
         inner.__dict__.update(target.__dict__)
         return inner
     if inspect.isfunction(target):
@@ -51,6 +53,10 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
     if hasattr(type(target), "acall"):
         return _GuardedTool(target, options, on_denied)
+    return _object(target, options, on_denied)
+
+
+def _object(target: Any, options: Options, on_denied: OnDenied) -> _Guarded:
     cls = _GuardedAsync if is_async(target) else _Guarded
     return cls(target, options, on_denied)
 
