@@ -1514,6 +1514,17 @@ def test_wrong_use_of_guard(log: AuditLog) -> None:
         guard(A_TOOL, on_denied=str, audit=log)
 
 
+def test_rule_on_what_a_schema_leaves_open(log: AuditLog) -> None:
+    """A JSON schema that allows further arguments may get what a policy names."""
+    schema = {"type": "object", "properties": {}, "additionalProperties": True}
+    bare = StructuredTool(name="pay", description="Pay.", func=note, args_schema=schema)
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+    guarded = guard(bare, policy=policy, channel=AutoDenyChannel(), audit=log)
+
+    assert guarded.invoke({"amount": 50}) == bare.invoke({"amount": 50})
+    assert guarded.invoke({"amount": 4000}).startswith("DENIED: ")
+
+
 class Given(BaseModel):
     x: Any = None
     callbacks: str = ""

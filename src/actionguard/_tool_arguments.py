@@ -169,6 +169,8 @@ def _schema_fields(tool: BaseTool) -> Mapping[str, Any] | None:
 
 def _is_open(schema: Any) -> bool:
     """Whether calls may bring what the schema does not list."""
+    if isinstance(schema, dict):
+        return bool(schema.get("additionalProperties"))
     config: Any = getattr(schema, "model_config", None)
     return isinstance(config, dict) and config.get("extra") == "allow"
 
