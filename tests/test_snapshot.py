@@ -150,6 +150,18 @@ def _inner_list(value: Any) -> Any:
     return next((part for part in found if part is not None), None)
 
 
+def test_ordered_dict_that_was_reordered() -> None:
+    """An OrderedDict is seen in its own order, and to change that is a change."""
+    ordered = OrderedDict(a=1, b=2)
+    ordered.move_to_end("a")
+    snapshot = Snapshot({"a": ordered})
+
+    assert list(snapshot.copy()["a"]) == ["b", "a"]
+    assert not snapshot.changed()
+    ordered.move_to_end("b")
+    assert snapshot.changed()
+
+
 @pytest.mark.parametrize(
     ("value", "change"),
     [

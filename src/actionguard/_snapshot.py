@@ -98,6 +98,8 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
     cls = type(value)
     if issubclass(cls, Enum):  # whatever it is besides, its members are the only ones
         return None
+    if issubclass(cls, OrderedDict):  # dict's own methods do not know of `move_to_end`
+        return _flat(OrderedDict.items(value))
     if issubclass(cls, dict):
         return _flat(dict.items(value))
     for base in SEQUENCES:
