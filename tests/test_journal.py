@@ -334,6 +334,7 @@ def test_log_that_is_open_already(log_path: Path) -> None:
     """A process that uses a log writes a dead one's line when the log is opened once more."""
     burst(log_path, 1)
     os.mkfifo(f"{log_path}.pipe")  # to look for the line in it would take for ever
+    os.mkfifo(f"{log_path}.inflight-pipe")  # to look for notes, too
 
     in_child(lambda: guard(os._exit, policy=FREE, audit=log_path)(0))
     assert AuditLog(log_path).in_flight() == []
