@@ -148,6 +148,22 @@ def test_decision_with_slots(tmp_path: Path) -> None:
     assert caught.value.decision == Ticket(False, source="answer", number=8)
 
 
+class Wavering(Decision):
+    """Says something else each time it is read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return self.comment.pop(0) if name == "approved" else super().__getattribute__(name)
+
+
+def test_decision_that_wavers(tmp_path: Path) -> None:
+    """What an answer says first is what counts."""
+    wavering: Any = Wavering(False, comment=[False, "yes", "yes"])  # type: ignore[arg-type]
+    guarded = guard(lambda: "ran", channel=Answer(wavering), audit=tmp_path / "audit.jsonl")
+
+    with pytest.raises(ApprovalDenied):
+        guarded()
+
+
 def test_on_denied_return(kind: Kind, lines: Any) -> None:
     """With on_denied="return" a refusal is what the call returns or yields."""
     guarded = kind.guarded(channel=Answer(Decision.deny()), on_denied="return")

@@ -208,13 +208,14 @@ class _Passage:
                 f"(Decision.approve() or .deny()), not {type(decision).__name__}"
             )
         decision = _copied(decision)  # what was answered now counts, whatever becomes of it
-        if not isinstance(decision.approved, bool):
-            raise TypeError(f"Decision.approved must be True or False, not {decision.approved!r}")
+        approved = decision.approved  # read once: in a subclass it may be anybody's code
+        if not isinstance(approved, bool):
+            raise TypeError(f"Decision.approved must be True or False, not {approved!r}")
         decision.source = decision.source or self._gate.channel.name
         if decision.unanswered:  # the log tells it from a person's no by the comment
             decision.comment = decision.comment or "nobody answered"
         self._decision = decision
-        if not decision.approved:
+        if not approved:
             self._stage = "answer"
             action = self._new_action()
             message = denial_message(action, decision)
