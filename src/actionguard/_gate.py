@@ -45,6 +45,8 @@ AnyCallable = Callable[..., Any]
 Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 #: Says a refusal to the caller: raises, or returns what the call returns instead.
 Refuse = Callable[[Refused], Any]
+#: Asks a channel from plain code.
+Ask = Callable[[ApprovalChannel, Action], Decision]
 
 
 @dataclass(eq=False)
@@ -65,7 +67,7 @@ class Gate:
         #: Whether the policy has rules that need to know which argument is which.
         self.needs_names = bool(rule_names(self.policy))
 
-    def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
+    def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse, ask: Ask = ask) -> AnyCallable:
         """The guarded form of a plain callable."""
 
         def guarded(*args: Any, **kwargs: Any) -> Any:

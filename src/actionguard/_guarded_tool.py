@@ -10,10 +10,9 @@ import inspect
 import threading
 import typing
 from abc import ABCMeta
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +37,7 @@ from actionguard._tool_arguments import (
     is_seen_at_a_glance,
 )
 from actionguard.channels._waiting import in_thread
-from actionguard.channels.base import ApprovalChannel
+from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision
 from actionguard.policy import rule_names
 
@@ -337,9 +336,10 @@ def _guarded_class(cls: Any) -> Any:
         if _is_inner_step(self, kwargs):
             return await super(guarded, self)._arun(*args, **kwargs)
         run = functools.partial(_abody, self)
+        if _invoked.get() is self:
+            _set_plain_config(kwargs)
         try:
-            with _config_of_plain_run(self, kwargs):
-                return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
+            return await _behind_gates(self, "_arun", run, kwargs)(*args, **kwargs)
         except asyncio.CancelledError as cancelled:
             vars(cancelled).pop(NEVER_BEGAN, None)  # what called the tool has begun
             raise
@@ -501,10 +501,9 @@ def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> An
         refuse = _refusal(tool, call_id) if guarding is guards[-1] else _reraise
         if entry in ("_arun", "coroutine"):
             run = gate.coroutine(run, bind, refuse)
-            continue
-        if (caller := _caller.get()) is not None and caller.waits_for_this_thread():
-            gate = replace(gate, channel=_AskedByCaller(gate.channel, caller))
-        run = gate.plain(run, bind, refuse)
+        else:
+            caller = _caller.get()
+            run = gate.plain(run, bind, refuse, ask if caller is None else caller.ask)
     return run
 
 
@@ -538,22 +537,28 @@ async def _ainvoke(
         return await BaseTool.ainvoke(self, input, config, **kwargs)
     if _runs_as_usual(bare_class(self)):
         # The way of all other tools: only the body goes to the executor.
+        # Its `_arun` sets both, and in Python 3.10 has no context of its own.
+        seen = var_child_runnable_config.set(var_child_runnable_config.get())
         token = _invoked.set(self)
         try:
             return await BaseTool.ainvoke(self, input, config, **kwargs)
         finally:
             _invoked.reset(token)
+            var_child_runnable_config.reset(seen)
     # The class has an `invoke`, a `_run` or the like of its own: it runs as it is, in a thread.
     caller = _Caller()
-    its_token = _caller.set(caller)
+
+    def invoke() -> Any:
+        _caller.set(caller)
+        return self.invoke(input, config, **kwargs)
+
     try:
-        return await in_thread(functools.partial(self.invoke, input, config, **kwargs))
+        return await in_thread(invoke)
     except asyncio.CancelledError:
         caller.leave()
         raise
     finally:
         caller.waits = caller.left  # one who left is still asked, and cancels it
-        _caller.reset(its_token)
 
 
 def _runs_as_usual(cls: Any) -> bool:
@@ -580,12 +585,10 @@ class _Caller:
         self._thread = threading.get_ident()
         self._asked: list[concurrent.futures.Future[Decision]] = []
 
-    def waits_for_this_thread(self) -> bool:
-        """Whether to ask it: not once it went on, nor from its own loop, which has to be free."""
-        return self.waits and threading.get_ident() != self._thread
-
     def ask(self, channel: ApprovalChannel, action: Action) -> Decision:
         """Called in the tool's thread; cancelled with the task, after which nothing runs."""
+        if not self.waits or threading.get_ident() == self._thread:
+            return ask(channel, action)  # it went on; or this is its loop, which has to be free
         answer = asyncio.run_coroutine_threadsafe(channel.arequest_approval(action), self._loop)
         self._asked.append(answer)
         if self.left:
@@ -602,18 +605,6 @@ class _Caller:
 
 
 _caller: ContextVar[_Caller | None] = ContextVar("actionguard_caller", default=None)
-
-
-class _AskedByCaller(ApprovalChannel):
-    """A channel, asked from the tool's thread on behalf of the task that waits for it."""
-
-    def __init__(self, channel: ApprovalChannel, caller: _Caller) -> None:
-        self.name = channel.name
-        self._channel = channel
-        self._caller = caller
-
-    def request_approval(self, action: Action) -> Decision:
-        return self._caller.ask(self._channel, action)
 
 
 async def _in_executor(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -638,22 +629,12 @@ async def _in_executor(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise
 
 
-@contextmanager
-def _config_of_plain_run(tool: Any, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Let a plain function see the config that it sees when all of `invoke` is in the executor."""
-    if _invoked.get() is not tool:
-        yield
-        return
-    callbacks = kwargs["run_manager"].get_sync().get_child()
-    tokens = _invoked.set(None), var_child_runnable_config.set(
-        patch_config(kwargs["config"], callbacks=callbacks)
-    )
-    try:
-        yield
-    finally:
-        _invoked.reset(tokens[0])
-        var_child_runnable_config.reset(tokens[1])
-
-
 # The plain tool that `ainvoke` was called for, until it runs.
 _invoked: ContextVar[BaseTool | None] = ContextVar("actionguard_invoked", default=None)
+
+
+def _set_plain_config(kwargs: dict[str, Any]) -> None:
+    """Let a plain function see the config that it sees when all of `invoke` is in the executor."""
+    _invoked.set(None)
+    callbacks = kwargs["run_manager"].get_sync().get_child()
+    var_child_runnable_config.set(patch_config(kwargs["config"], callbacks=callbacks))
