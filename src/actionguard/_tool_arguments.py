@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
 import inspect
 import sys
@@ -25,6 +24,8 @@ BODIES = ("func", "coroutine")
 #: These run the function in a field of the tool, and keep `config` and `run_manager` from it.
 RUNS_A_FIELD = (StructuredTool._run, StructuredTool._arun, Tool._run, Tool._arun)
 _MAYBE_CONFIG = RunnableConfig | None
+# Annotations, also as they are written, of what no runtime fills in.
+_PLAIN = frozenset({bool, int, float, str, "bool", "int", "float", "str"})
 
 
 def injected_names(function: Any) -> frozenset[str]:
@@ -103,36 +104,28 @@ class ToolArguments:
 
 
 def is_seen_at_a_glance(tool: Any, name: str) -> bool:
-    """Whether the agent fills in this argument of a tool that was made of functions.
+    """Whether this is a number or text that the agent fills in, of a tool made of functions.
 
     True is sure. Where it is False, `ToolArguments` knows, which takes ten times as long.
     """
     if bare_class(tool) is not StructuredTool or name in ("config", "run_manager", "callbacks"):
         return False
     schema: Any = tool.args_schema
-    hint: Any = object
+    hints: list[Any] = []
     if not isinstance(schema, dict):
         field = getattr(schema, "model_fields", {}).get(name)
-        if field is None or schema.__init__ is not BaseModel.__init__:  # it annotates them, too
+        if field is None or field.metadata:
             return False
-        hint = field.rebuild_annotation()
+        if schema.__init__ is not BaseModel.__init__:  # it annotates them, too
+            return False
+        hints.append(field.annotation)
     elif name not in schema.get("properties", ()):
         return False
-    bodies = [body for body in (tool.func, tool.coroutine) if body is not None]
-    with suppress(Exception):  # an annotation may be any object
-        return not _is_injected(hint) and all(_takes_plainly(body, name, hint) for body in bodies)
-    return False
-
-
-def _takes_plainly(body: Any, name: str, known: Any) -> bool:
-    if not inspect.isfunction(body) or vars(body):  # it may have another one's signature
-        return False
-    hint = body.__annotations__.get(name, known)
-    if isinstance(hint, str):
-        hint = body.__globals__.get(hint) or vars(builtins).get(hint, ...)
-    if hint is not known and (not isinstance(hint, type) or _is_injected(hint)):
-        return False
-    return not _is_config(hint)
+    for body in filter(None, (tool.func, tool.coroutine)):
+        if not inspect.isfunction(body) or vars(body):  # it may have another one's signature
+            return False
+        hints.append(body.__annotations__.get(name, str))
+    return all(isinstance(hint, (str, type)) and hint in _PLAIN for hint in hints)
 
 
 def bare_class(tool: BaseTool) -> Any:
