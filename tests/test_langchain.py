@@ -1102,6 +1102,12 @@ def test_configurable_fields(kind: str, log: AuditLog) -> None:
     assert guarded.configurable_fields(name=field).invoke(args) == bare.invoke(args)
     assert asked.actions[1].tool_name == bare.name
 
+    one_of_two = guarded.configurable_fields(name=field).configurable_alternatives(
+        ConfigurableField(id="which"), other=RunnableLambda(str)
+    )
+    assert one_of_two.invoke(call_of(args), config) == got
+    assert asked.actions[2].tool_name == "pay"
+
 
 @pytest.mark.parametrize(
     "make",

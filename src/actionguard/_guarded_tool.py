@@ -380,8 +380,8 @@ def _inner_metaclass(metaclass: Any) -> Any:
 class _GuardedConfigurableFields(RunnableConfigurableFields):  # type: ignore[type-arg]
     """langchain-core makes the configured tool by calling the class, which knows of no guard."""
 
-    def prepare(self, config: RunnableConfig | None = None) -> Any:
-        tool, config = super().prepare(config)
+    def _prepare(self, config: RunnableConfig | None = None) -> Any:
+        tool, config = super()._prepare(config)
         if tool is not self.default:
             _with_guards(tool, self.default)
         return tool, config
