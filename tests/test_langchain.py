@@ -169,6 +169,11 @@ class Bank:
         return note(x=x) + str(len(self.payments))
 
 
+class Keyed:
+    def __call__(self, x: int, secret: Annotated[str, InjectedToolArg] = "") -> str:
+        return note(x=x) + secret
+
+
 class Documents(BaseRetriever):
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         note(query=query)
@@ -465,6 +470,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "invalid callable": lambda: (giving("", handle_validation_error=str), INVALID),
     "injected": lambda: (tool(hiding), {"x": 5, "secret": "s3cret"}),
     "injected in a subclass": lambda: (Injected(), {"x": 5, "secret": ["s3cret"]}),
+    "injected into an object": lambda: (made(Keyed(), Amount), {"x": 5, "secret": "s3cret"}),
     "injected by _run": lambda: (InjectedByRun(), {"x": 5, "secret": "s3cret"}),
     "retriever": lambda: (create_retriever_tool(Documents(), "d", "Find."), {"query": "shoes"}),
     "runnable": lambda: (runnable_as_tool(), FIVE),

@@ -179,25 +179,26 @@ def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
 def _check_entries(cls: Any) -> None:
     """An `invoke` or the like that does the work itself, and leaves out `_run`, has no gate."""
     for name in _ENTRIES:
-        method = getattr(cls, name)
-        if method is not getattr(BaseTool, name) and not _may_lead_on(cls, method, set()):
+        if not _may_lead_on(cls, name):
             raise TypeError(
                 f"the gate stands before _run and _arun, which {cls.__name__}.{name} never leads "
                 "to: put its work there"
             )
 
 
-def _may_lead_on(cls: Any, method: Any, seen: set[Any]) -> bool:
+def _may_lead_on(cls: Any, entry: str) -> bool:
     """Whether a method mentions a step on the way to the gate, or another method that does."""
-    code = getattr(inspect.unwrap(method), "__code__", None)
-    if code is None or code.co_freevars not in ((), ("__class__",)):  # might call anything
-        return True
-    seen.add(method)
-    names = _names_in(code)
-    functions = filter(inspect.isfunction, (getattr(cls, name, None) for name in names))
-    return not names.isdisjoint(_ON_THE_WAY) or any(
-        _may_lead_on(cls, function, seen) for function in functions if function not in seen
-    )
+    methods = [getattr(cls, entry)]
+    for method in methods:  # more of them come meanwhile
+        code = getattr(inspect.unwrap(method), "__code__", None)
+        if code is None or code.co_freevars not in ((), ("__class__",)):  # might call anything
+            return True
+        names = _names_in(code)
+        if not names.isdisjoint(_ON_THE_WAY):
+            return True
+        mentioned = filter(inspect.isfunction, (getattr(cls, name, None) for name in names))
+        methods.extend(method for method in mentioned if method not in methods)
+    return False
 
 
 def _names_in(code: CodeType) -> set[str]:
@@ -238,6 +239,10 @@ def _bare(body: Any) -> Any:
     return body._body if type(body) is _GuardedBody else body
 
 
+def _of_the_body(name: str) -> Any:
+    return property(lambda guarded: getattr(guarded._body, name))
+
+
 class _GuardedBody:
     """The function in a tool's field, which anybody may call past the tool: with its gate.
 
@@ -254,24 +259,20 @@ class _GuardedBody:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return _behind_gates(self._tool, self._field, self._body, kwargs)(*args, **kwargs)
 
+    __class__ = _of_the_body("__class__")
+    __module__ = _of_the_body("__module__")
+    __doc__ = _of_the_body("__doc__")
+
     def __getattr__(self, name: str) -> Any:
+        body = object.__getattribute__(self, "_body")
         if name == "__get__":  # it would make a method of the body
             raise AttributeError(name)
-        if name == "__signature__" and not inspect.isroutine(self):
-            return inspect.signature(self._body)  # or `inspect` would look at our `__call__`
-        return getattr(object.__getattribute__(self, "_body"), name)
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return self._body.__class__
-
-    @property
-    def __module__(self) -> str | None:  # type: ignore[override]
-        return getattr(self._body, "__module__", None)
-
-    @property
-    def __doc__(self) -> str | None:  # type: ignore[override]
-        return self._body.__doc__
+        if not inspect.isroutine(self):  # of an object, `__call__` is looked at, which is ours
+            if name == "__signature__":
+                return inspect.signature(body)
+            if name == "__globals__":
+                body = body.__call__
+        return getattr(body, name)
 
     def __repr__(self) -> str:
         return repr(self._body)
