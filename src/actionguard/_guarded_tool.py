@@ -10,11 +10,11 @@ import inspect
 import threading
 import typing
 from abc import ABCMeta
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from types import CodeType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
@@ -57,6 +57,7 @@ _KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
 _METHODS = ("_run", "_arun")
 _ENTRIES = ("invoke", "ainvoke", "run", "arun")
 _ON_THE_WAY = frozenset({*_ENTRIES, *_METHODS, "super", "NotImplementedError"})
+_SLOTS = ("_actionguard_guards", "_actionguard_gates")
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
@@ -82,9 +83,7 @@ class ApprovalWrappedTool(_Base):
                 shared.update(getattr(self, part))
                 object.__setattr__(self, part, shared)
         if name in _KNOWN:
-            for guarding in _guards_of(self):
-                guarding.forget()
-            _guard_bodies(self)
+            _look_again(self)
 
     def __copy__(self) -> Any:
         return _with_guards(super().__copy__(), self)
@@ -213,14 +212,16 @@ def _guards_of(tool: Any) -> tuple[_Guarding, ...]:
 
 def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
     """Guard a copy as the tool is guarded, and by what comes on top of it."""
-    guards = [_Guarding(known.original, known.options) for known in _guards_of(tool)]
-    object.__setattr__(copied, "_actionguard_guards", (*guards, *more))
-    _guard_bodies(copied)
+    object.__setattr__(copied, "_actionguard_guards", (*_guards_of(tool), *more))
+    object.__setattr__(copied, "_actionguard_gates", {})
+    _look_again(copied)
     return copied
 
 
-def _guard_bodies(tool: Any) -> None:
+def _look_again(tool: Any) -> None:
     """The functions in the tool's fields have gates, too; new ones get them here."""
+    if _guards_of(tool):
+        tool._actionguard_gates.clear()
     state = tool.__dict__
     for name in BODIES:
         if callable(state.get(name)) and name in type(tool).model_fields:
@@ -335,6 +336,7 @@ def _guarded_class(cls: Any) -> Any:
     @_looks_like(cls, "_run" if cls._arun is BaseTool._arun else "_arun")
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_inner_step(self, kwargs):
+            kwargs.pop(_CALL_ID, None)
             return await super(guarded, self)._arun(*args, **kwargs)
         run = functools.partial(_abody, self)
         if _invoked.get() is self:
@@ -348,7 +350,7 @@ def _guarded_class(cls: Any) -> Any:
     names: dict[str, Any] = {"_actionguard_bare": cls}
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
-    gates = {"_run": _run, "_arun": _arun, "__slots__": ("_actionguard_guards",)}
+    gates = {"_run": _run, "_arun": _arun, "__slots__": _SLOTS}
     guarded = _subclass(cls, bases, {**names, **gates})
     fields = {name: _BareField(name) for name in BODIES if name in cls.model_fields}
     inner_class = _subclass(cls, (guarded,), {**names, **fields})
@@ -408,9 +410,8 @@ def _enter(tool: Any) -> Any:
     `invoke` and the like are calls of their own all the same, and so is everything afterwards.
     """
     inner = object.__new__(tool._actionguard_inner)
-    for name in _STATE:
+    for name in (*_STATE, *_SLOTS):
         object.__setattr__(inner, name, getattr(tool, name))
-    object.__setattr__(inner, "_actionguard_guards", _guards_of(tool))
     return inner
 
 
@@ -419,7 +420,8 @@ def _leave(inner: Any) -> None:
 
 
 def _is_inner_step(tool: Any, kwargs: dict[str, Any]) -> bool:
-    return type(tool) is tool._actionguard_inner and _CALL_ID not in kwargs
+    """Whether a released body calls itself, or a tool that it made of its own class."""
+    return type(tool) is tool._actionguard_inner and not (_CALL_ID in kwargs and _guards_of(tool))
 
 
 # --- a call ----------------------------------------------------------------------------------
@@ -450,38 +452,28 @@ async def _abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
             _leave(inner)
 
 
-_NO_GATES: Mapping[str, tuple[Gate, Bind]] = {}
+class _Guarding(NamedTuple):
+    """One guarding of a tool."""
+
+    #: Before it was guarded. Kept for what it shares with its copies, and may close when it goes.
+    original: BaseTool
+    options: Options
 
 
-class _Guarding:
-    """One guarding of a tool, with what its gate knows of the tool.
-
-    Args:
-        original: The tool before it was guarded. Kept for what it shares with its copies, and may
-            close when it goes.
-        options: How it is guarded.
-    """
-
-    __slots__ = ("_gates", "options", "original")
-
-    def __init__(self, original: BaseTool, options: Options) -> None:
-        self.original = original
-        self.options = options
-        self._gates = _NO_GATES
-
-    def forget(self) -> None:
-        """Learn what the tool is now when it is called next."""
-        self._gates = _NO_GATES
-
-    def gate(self, tool: BaseTool, entry: str) -> tuple[Gate, Bind]:
-        """The gate of the tool's method or function, and how its arguments are named."""
-        # Not before it is needed: a schema may name what is defined further down.
-        known = self._gates.get(entry)
-        if known is None:
-            arguments = ToolArguments(_enter(tool), entry, self.options.exclude)
-            known = self.options.gate(tool.name, tool.description), arguments.bind
-            self._gates = {**self._gates, entry: known}
-        return known
+def _gates_of(tool: Any, entry: str) -> list[tuple[Gate, Bind]]:
+    """The gates of the tool's method or function, and how each of them names its arguments."""
+    # Not before they are needed: a schema may name what is defined further down.
+    gates: list[tuple[Gate, Bind]] | None = tool._actionguard_gates.get(entry)
+    if gates is None:
+        gates = [
+            (
+                options.gate(tool.name, tool.description),
+                ToolArguments(_enter(tool), entry, options.exclude).bind,
+            )
+            for _, options in _guards_of(tool)
+        ]
+        tool._actionguard_gates[entry] = gates
+    return gates
 
 
 def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> Any:
@@ -494,12 +486,11 @@ def _behind_gates(tool: Any, entry: str, run: Any, kwargs: dict[str, Any]) -> An
         kwargs: What it was called with; the call's id is taken from there.
     """
     call_id = kwargs.pop(_CALL_ID, None)
-    guards = _guards_of(tool)
-    if not guards and type(tool) is not tool._actionguard_inner:  # where a released body made it
+    if not _guards_of(tool):
         raise TypeError(f"the tool {tool.name!r} was made of a guarded tool's class: guard it, too")
-    for guarding in guards:
-        gate, bind = guarding.gate(tool, entry)
-        refuse = _refusal(tool, call_id) if guarding is guards[-1] else _reraise
+    gates = _gates_of(tool, entry)
+    for gate, bind in gates:
+        refuse = _refusal(tool, call_id) if gate is gates[-1][0] else _reraise
         if entry in ("_arun", "coroutine"):
             run = gate.coroutine(run, bind, refuse)
         else:
