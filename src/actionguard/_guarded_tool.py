@@ -291,27 +291,22 @@ class _GuardedBody:
         return getattr, (self._tool, self._field)
 
 
-def _looks_like(cls: Any, name: str) -> Callable[[Any], Any]:
+def _look_like(gate: Any, cls: Any, name: str) -> None:
     """Let a gate look like the method behind it.
 
     langchain-core reads from signature and annotations what to pass, at every call; known here,
     they are not worked out each time.
     """
     method = getattr(cls, name)
-
-    def decorate(gate: Any) -> Any:
-        functools.update_wrapper(gate, method)
-        with suppress(Exception):  # they name what does not exist at run time
-            gate.__annotations__ = typing.get_type_hints(method, include_extras=True)
-        if method in RUNS_A_FIELD:  # of others it looks for names in the method's own module
-            gate.__signature__ = inspect.signature(method)
-        elif isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
-            takes = inspect.signature(method)  # no `self`, as the gate does
-            itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-            gate.__signature__ = takes.replace(parameters=[itself, *takes.parameters.values()])
-        return gate
-
-    return decorate
+    functools.update_wrapper(gate, method)
+    with suppress(Exception):  # they name what does not exist at run time
+        gate.__annotations__ = typing.get_type_hints(method, include_extras=True)
+    if method in RUNS_A_FIELD:  # of others it looks for names in the method's own module
+        gate.__signature__ = inspect.signature(method)
+    elif isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
+        takes = inspect.signature(method)  # no `self`, as the gate does
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        gate.__signature__ = takes.replace(parameters=[itself, *takes.parameters.values()])
 
 
 def _guarded_class(cls: Any) -> Any:
@@ -323,7 +318,6 @@ def _guarded_class(cls: Any) -> Any:
             return known
     _check_entries(cls)
 
-    @_looks_like(cls, "_run")
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
         is_empty = cls._run in RUNS_A_FIELD and self.func is None  # it only says so
         if _is_inner_step(self, kwargs) or is_empty:
@@ -332,8 +326,6 @@ def _guarded_class(cls: Any) -> Any:
         run = functools.partial(_body, self)
         return _behind_gates(self, "_run", run, kwargs)(*args, **kwargs)
 
-    # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
-    @_looks_like(cls, "_run" if cls._arun is BaseTool._arun else "_arun")
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_inner_step(self, kwargs):
             kwargs.pop(_CALL_ID, None)
@@ -347,6 +339,9 @@ def _guarded_class(cls: Any) -> Any:
             vars(cancelled).pop(NEVER_BEGAN, None)  # what called the tool has begun
             raise
 
+    _look_like(_run, cls, "_run")
+    # langchain-core reads from the signature what to pass: for an inherited `_arun`, from `_run`.
+    _look_like(_arun, cls, "_run" if cls._arun is BaseTool._arun else "_arun")
     names: dict[str, Any] = {"_actionguard_bare": cls}
     if hasattr(cls, "__del__"):  # the original is kept, and closes what it shares with its copies
         names["__del__"] = lambda self: None
