@@ -950,6 +950,23 @@ def test_guarded_twice(runner: str, answers: Any, log: AuditLog, lines: Any) -> 
         assert lines()[1]["error"] == "refused by a second gate"
 
 
+@pytest.mark.parametrize("how", ["made of it", "model_copy", "assigned"])
+def test_body_of_another_guarded_tool(how: str, log: AuditLog) -> None:
+    """A tool that is given a guarded tool's function asks for both, also when it is guarded."""
+    inner: Any = guard(made(refund, Amount), channel=AutoDenyChannel(), audit=log)
+    asked = Asked()
+    outer: Any = guard(made(inner.func, Amount), channel=asked, audit=log)
+    if how != "made of it":
+        outer = guard(made(refund, Amount), channel=asked, audit=log)
+    if how == "assigned":
+        outer.func = inner.func
+    outer = outer.model_copy(update={"func": inner.func} if how == "model_copy" else {})
+    SEEN.clear()
+
+    assert "refused made(x=5" in outer.invoke(FIVE) and "refused made(x=6" in outer.func(6)
+    assert [action.args["x"] for action in asked.actions] == [5, 6] and SEEN == []
+
+
 def test_arguments_that_no_schema_names(log: AuditLog) -> None:
     """They are shown when a call brings them, since the body gets them; a default is not shown."""
 

@@ -13,8 +13,9 @@ from abc import ABCMeta
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
@@ -220,12 +221,17 @@ def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
 
 def _look_again(tool: Any) -> None:
     """The functions in the tool's fields have gates, too; new ones get them here."""
-    if _guards_of(tool):
+    guards = _guards_of(tool)
+    if guards:
         tool._actionguard_gates.clear()
     state = tool.__dict__
     for name in BODIES:
-        if callable(state.get(name)) and name in type(tool).model_fields:
-            state[name] = _GuardedBody(_bare(state[name]), tool, name)
+        body = state.get(name)
+        if callable(body) and name in type(tool).model_fields:
+            # Behind the same gates in the tool that it is taken from; those of others stay.
+            if type(body) is _GuardedBody and set(guards).issuperset(_guards_of(body._tool)):
+                body = body._body
+            state[name] = _GuardedBody(body, tool, name)
 
 
 def _copy_as(cls: type[Any], tool: BaseTool) -> Any:
@@ -447,7 +453,8 @@ async def _abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
             _leave(inner)
 
 
-class _Guarding(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class _Guarding:
     """One guarding of a tool."""
 
     #: Before it was guarded. Kept for what it shares with its copies, and may close when it goes.
@@ -460,13 +467,11 @@ def _gates_of(tool: Any, entry: str) -> list[tuple[Gate, Bind]]:
     # Not before they are needed: a schema may name what is defined further down.
     gates: list[tuple[Gate, Bind]] | None = tool._actionguard_gates.get(entry)
     if gates is None:
-        gates = [
-            (
-                options.gate(tool.name, tool.description),
-                ToolArguments(_enter(tool), entry, options.exclude).bind,
-            )
-            for _, options in _guards_of(tool)
-        ]
+        gates = []
+        for guarding in _guards_of(tool):
+            arguments = ToolArguments(_enter(tool), entry, guarding.options.exclude)
+            gate = guarding.options.gate(tool.name, tool.description)
+            gates.append((gate, arguments.bind))
         tool._actionguard_gates[entry] = gates
     return gates
 
