@@ -818,6 +818,19 @@ def test_func_moved_elsewhere(log: AuditLog) -> None:
     assert SEEN == []
 
 
+@pytest.mark.parametrize("form", ["function", "partial", "bound methods", "callable object"])
+def test_func_guarded_once_more(form: str, log: AuditLog) -> None:
+    """A guarded tool's function that is guarded as any callable is keeps the tool's gate."""
+    bare, _ = KINDS[form]()
+    tool: Any = guard(bare, channel=AutoDenyChannel(), audit=log)
+    asked = Asked()
+    config = {"config": {}} if "config" in inspect.signature(tool.func).parameters else {}
+    SEEN.clear()
+
+    assert guard(tool.func, channel=asked, audit=log)(x=3, **config).startswith("DENIED: ")
+    assert len(asked.actions) == 1 and SEEN == []
+
+
 class Paying(BaseTool):
     """Keeps a function of its own in a field, and calls it in a way of its own."""
 

@@ -31,7 +31,8 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     if isinstance(target, classmethod):
         edge = _Edge(target.__func__, options, on_denied, skip_first=True)
         return classmethod(edge.guarded())
-    if isinstance(target, functools.partial) and not isinstance(target.func, type):
+    # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
+    if issubclass(type(target), functools.partial) and not isinstance(target.func, type):
         # The arguments that are filled in already are shown with the others.
         inner = functools.partial(
             _object(target.func, options, on_denied), *target.args, **target.keywords
