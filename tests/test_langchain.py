@@ -671,6 +671,7 @@ def test_looks_like_the_bare_tool(kind: str, log: AuditLog) -> None:
         lambda t: t.func and (inspect.signature(t.func), t.func.__doc__),
         lambda t: inspect.iscoroutinefunction(t.coroutine),
         lambda t: t.get_name(),
+        lambda t: inspect.getsource(type(t)),
     ]
     for number, look in enumerate(same):
         assert _outcome(look, guarded) == _outcome(look, bare), number

@@ -58,6 +58,8 @@ _KNOWN = frozenset({"name", "description", "args_schema", *BODIES})
 _METHODS = ("_run", "_arun")
 _ENTRIES = ("invoke", "ainvoke", "run", "arun")
 _ON_THE_WAY = frozenset({*_ENTRIES, *_METHODS, "super", "NotImplementedError"})
+# What a class looks like, to Python 3.13 also by its first line.
+_LOOKS = ("__module__", "__doc__", "__firstlineno__")
 _SLOTS = ("_actionguard_guards", "_actionguard_gates")
 _STATE = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
@@ -366,7 +368,8 @@ def _subclass(cls: Any, bases: tuple[Any, ...], names: dict[str, Any]) -> Any:
 
     Made past pydantic, which would build what it has built for the class itself (in 2 ms).
     """
-    looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    looks = {"__qualname__": cls.__qualname__}
+    looks.update((name, value) for name, value in vars(cls).items() if name in _LOOKS)
     return ABCMeta.__new__(type(cls), cls.__name__, bases, {**looks, **names})
 
 
@@ -528,8 +531,8 @@ async def _ainvoke(
     if self.coroutine:
         return await BaseTool.ainvoke(self, input, config, **kwargs)
     if _runs_as_usual(bare_class(self)):
-        # The way of all other tools: only the body goes to the executor.
-        # Its `_arun` sets both, and in Python 3.10 has no context of its own.
+        # The way of all other tools: only the body goes to the executor. What `_arun` sets in the
+        # context is set back here, since in Python 3.10 it has none of its own.
         seen = var_child_runnable_config.set(var_child_runnable_config.get())
         token = _invoked.set(self)
         try:
