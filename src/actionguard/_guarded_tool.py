@@ -181,7 +181,8 @@ def _check_methods(tool: BaseTool, names: Collection[str]) -> None:
 def _check_entries(cls: Any) -> None:
     """An `invoke` or the like that does the work itself, and leaves out `_run`, has no gate."""
     for name in _ENTRIES:
-        if not _may_lead_on(cls, name):
+        is_own = getattr(cls, name) is not getattr(BaseTool, name)
+        if is_own and not _may_lead_on(cls, name):
             raise TypeError(
                 f"the gate stands before _run and _arun, which {cls.__name__}.{name} never leads "
                 "to: put its work there"
@@ -222,7 +223,7 @@ def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
 
 
 def _look_again(tool: Any) -> None:
-    """The functions in the tool's fields have gates, too; new ones get them here."""
+    """Put gates before the functions in the tool's fields, and let all gates learn anew."""
     guards = _guards_of(tool)
     if guards:
         tool._actionguard_gates.clear()
