@@ -86,7 +86,8 @@ class ApprovalWrappedTool(_Base):
                 shared.update(getattr(self, part))
                 object.__setattr__(self, part, shared)
         if name in _KNOWN:
-            _look_again(self)
+            getattr(self, "_actionguard_gates", {}).clear()
+            _guard_bodies(self)
 
     def __copy__(self) -> Any:
         return _with_guards(super().__copy__(), self)
@@ -218,22 +219,18 @@ def _with_guards(copied: Any, tool: Any, more: Iterable[_Guarding] = ()) -> Any:
     """Guard a copy as the tool is guarded, and by what comes on top of it."""
     object.__setattr__(copied, "_actionguard_guards", (*_guards_of(tool), *more))
     object.__setattr__(copied, "_actionguard_gates", {})
-    _look_again(copied)
+    _guard_bodies(copied)
     return copied
 
 
-def _look_again(tool: Any) -> None:
-    """Put gates before the functions in the tool's fields, and let all gates learn anew."""
-    guards = _guards_of(tool)
-    if guards:
-        tool._actionguard_gates.clear()
+def _guard_bodies(tool: Any) -> None:
+    """The functions in the tool's fields have gates, too; new ones get them here."""
     state = tool.__dict__
     for name in BODIES:
         body = state.get(name)
         if callable(body) and name in type(tool).model_fields:
-            # Behind the same gates in the tool that it is taken from; those of others stay.
-            if type(body) is _GuardedBody and set(guards).issuperset(_guards_of(body._tool)):
-                body = body._body
+            if type(body) is _GuardedBody and set(_guards_of(body._tool)) <= set(_guards_of(tool)):
+                body = body._body  # behind the same gates in the tool that it is taken from
             state[name] = _GuardedBody(body, tool, name)
 
 
@@ -457,7 +454,7 @@ async def _abody(tool: Any, /, *args: Any, **kwargs: Any) -> Any:
             _leave(inner)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Guarding:
     """One guarding of a tool."""
 
