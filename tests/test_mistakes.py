@@ -314,6 +314,10 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: AuditLog(None),  # type: ignore[arg-type]
         "AuditLog() takes a path, not None",
     ),
+    "a log of one's own": (
+        lambda: type("Redacted", (AuditLog,), {}),
+        "AuditLog cannot be subclassed, as Redacted does: a guarded call writes its own line",
+    ),
 }
 
 

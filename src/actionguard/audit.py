@@ -66,6 +66,13 @@ class AuditLog:
         if enabled:
             self._writer.recover()
 
+    def __init_subclass__(cls) -> None:
+        # Type checkers know it from `@final`. A `record` of its own would never be called.
+        raise TypeError(
+            f"AuditLog cannot be subclassed, as {cls.__name__} does: a guarded call writes its own "
+            "line. To keep the lines elsewhere or otherwise, read them with records()"
+        )
+
     def __repr__(self) -> str:
         return f"AuditLog({str(self.path)!r}, enabled={self.enabled}, fsync={self.fsync})"
 
