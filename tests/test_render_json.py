@@ -84,6 +84,13 @@ class HostileList(list):  # type: ignore[type-arg]
     __iter__ = __len__ = __repr__ = __getitem__ = Hostile._raise
 
 
+@dataclasses.dataclass
+class Both(dict):  # type: ignore[type-arg]
+    """A dict with a field, which its items are not."""
+
+    x: int = 0
+
+
 class LiarStr(str):
     __slots__ = ()
 
@@ -133,6 +140,11 @@ class Nameless(metaclass=OddMeta):
     __repr__ = Hostile._raise
 
 
+def filled(table: Any, **items: Any) -> Any:
+    table.update(items)
+    return table
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -170,6 +182,7 @@ class Nameless(metaclass=OddMeta):
         (LiarInt(7), 7),
         (HostileDict(a=1), {"a": 1}),
         (HostileList([1]), [1]),
+        (filled(Both(), a=1), {"a": 1}),
         (Lazy({"a": 1}), "{'a': 1}"),
         (Hostile(), "<Hostile: its repr raised RuntimeError>"),
         (Nameless(), "<unreadable: RuntimeError>"),

@@ -6,14 +6,13 @@ import dataclasses
 import math
 import re
 import unicodedata
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -29,7 +28,6 @@ _MAX_REPEATED = 100_000
 
 #: What `items_of` reads.
 SEQUENCES = (list, tuple, set, frozenset, deque)
-_PLAIN_TEXT = (datetime, date, time, timedelta, Decimal, Fraction, UUID, PurePath)
 
 
 # --- what a value is made of -----------------------------------------------------------------
@@ -63,9 +61,9 @@ def items_of(value: object, base: Any) -> list[Any]:
             pass
 
 
-def _stand_in(value: object, why: str = "") -> str:
+def _stand_in(value: object, why: str) -> str:
     """A short text in place of a value that has no text of its own."""
-    return f"<{type(value).__name__}{': ' + why if why else ''}>"
+    return f"<{type(value).__name__}: {why}>"
 
 
 def _own_repr(value: object) -> str:
@@ -75,53 +73,6 @@ def _own_repr(value: object) -> str:
         return _stand_in(value, f"its repr raised {type(error).__name__}")
     # CPython lets __repr__ return a subclass of str, whose methods may be anybody's code too.
     return str.__str__(text)
-
-
-class _Walk(ABC):
-    """A value on its way to text, with what was met of it so far."""
-
-    __slots__ = ("_above", "_met", "_repeated")
-    _scalars: ClassVar[dict[type, Callable[[Any], str]]]
-
-    def __init__(self) -> None:
-        self._above: set[int] = set()
-        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
-        self._repeated = 0
-
-    def text(self, value: object, depth: int) -> str:
-        """The value as text, with as many levels inside it."""
-        scalar = self._scalars.get(type(value))
-        if scalar is not None:
-            return scalar(value)
-        try:
-            return self._not_scalar(value, depth)
-        except Exception as error:  # its fields, its class and its text are anybody's code
-            return self._quoted(_stand_in(value, f"unreadable, {type(error).__name__}"))
-
-    @abstractmethod
-    def _not_scalar(self, value: Any, depth: int) -> str: ...
-
-    def _container(
-        self, value: object, items: list[Any], write: Callable[[list[Any], int], str], depth: int
-    ) -> str:
-        """What `write` makes of the items, one level further down, or why that was not done."""
-        if id(value) in self._above:
-            return self._quoted(_stand_in(value, "contains itself"))
-        if not depth:
-            return self._quoted(_stand_in(value, f"nested more than {_MAX_DEPTH} levels deep"))
-        if id(value) in self._met:
-            self._repeated += 1 + len(items)
-            if self._repeated > _MAX_REPEATED:
-                return self._quoted(_stand_in(value, "repeated too often"))
-        self._met[id(value)] = value
-        self._above.add(id(value))
-        try:
-            return write(items, depth - 1)
-        finally:
-            self._above.discard(id(value))
-
-    def _quoted(self, text: str) -> str:
-        return text
 
 
 # --- for people ------------------------------------------------------------------------------
@@ -158,58 +109,107 @@ _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
     Decimal: Decimal.__repr__,
     Fraction: Fraction.__repr__,
     bytes: bytes.__repr__,
-    bytearray: lambda value: f"bytearray({bytes(value)!r})",
+    bytearray: bytearray.__repr__,
 }
 
 
-class _Text(_Walk):
-    """One value on its way to text for people."""
+class _Text:
+    """A value on its way to text for people, with what was met of it so far.
 
-    __slots__ = ()
-    _scalars = _SCALAR_REPRS
+    Values are read by their types, and with the methods of the builtins: `isinstance` would ask a
+    proxy what it claims to be, and a subclass may say anything.
+    """
+
+    __slots__ = ("_above", "_met", "_repeated")
+    _scalars: ClassVar[dict[type, Callable[[Any], str]]] = _SCALAR_REPRS
+
+    def __init__(self) -> None:
+        self._above: set[int] = set()
+        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
+        self._repeated = 0
+
+    def text(self, value: object, depth: int) -> str:
+        """The value as text, with as many levels inside it."""
+        try:
+            scalar = self._scalars.get(type(value))
+            return self._not_scalar(value, depth) if scalar is None else scalar(value)
+        except Exception as error:  # its fields, its class and its text are anybody's code
+            return self._quoted(_stand_in(value, f"unreadable, {type(error).__name__}"))
 
     def _not_scalar(self, value: Any, depth: int) -> str:
-        cls = type(value)  # isinstance would ask a proxy what it claims to be
+        cls = type(value)
         if issubclass(cls, Enum) and depth:
-            return f"<{cls.__name__}.{value._name_}: {self.text(value._value_, depth - 1)}>"
-        for scalar, own_repr in _SCALAR_REPRS.items():
-            if issubclass(cls, scalar):
-                return f"{cls.__name__}({own_repr(value)})"
-        write = partial(self._filled, cls)
+            return self._enum(value, depth - 1)
         if issubclass(cls, dict):
-            return self._container(value, list(dict.items(value)), write, depth)
+            return self._container(value, list(dict.items(value)), self._dict, depth)
         for base in SEQUENCES:
             if issubclass(cls, base):
-                return self._container(value, items_of(value, base), write, depth)
+                return self._container(value, items_of(value, base), self._sequence, depth)
+        for kind, scalar in self._scalars.items():
+            if issubclass(cls, kind):
+                return self._named(cls, scalar(value))
         fields = fields_of(value)
         if fields is not None:
-            return self._container(value, list(fields.items()), write, depth)
-        if cls.__module__ == "numpy" and getattr(value, "ndim", False):
-            return f"{cls.__name__}({self.text(value.tolist(), depth)}, dtype={value.dtype})"
+            return self._container(value, list(fields.items()), self._record, depth)
+        return self._other(value, depth)
+
+    def _container(
+        self, value: object, items: list[Any], write: Callable[..., str], depth: int
+    ) -> str:
+        """What `write` makes of the items, one level further down, or why that was not done."""
+        if id(value) in self._above:
+            return self._quoted(_stand_in(value, "contains itself"))
+        if not depth:
+            return self._quoted(_stand_in(value, f"nested more than {_MAX_DEPTH} levels deep"))
+        if id(value) in self._met:
+            self._repeated += 1 + len(items)
+            if self._repeated > _MAX_REPEATED:
+                return self._quoted(_stand_in(value, "repeated too often"))
+        self._met[id(value)] = value
+        self._above.add(id(value))
+        try:
+            return write(type(value), items, depth - 1)
+        finally:
+            self._above.discard(id(value))
+
+    # How each kind is written.
+
+    def _enum(self, value: Any, depth: int) -> str:
+        return f"<{type(value).__name__}.{value._name_}: {self.text(value._value_, depth)}>"
+
+    def _dict(self, cls: type, items: list[tuple[Any, Any]], depth: int) -> str:
+        pairs = [f"{self.text(key, depth)}: {self.text(item, depth)}" for key, item in items]
+        return self._named(cls, "{" + ", ".join(pairs) + "}")
+
+    def _sequence(self, cls: type, items: list[Any], depth: int) -> str:
+        text = ", ".join([self.text(item, depth) for item in items])
+        if issubclass(cls, tuple):
+            return self._named(cls, f"({text},)" if len(items) == 1 else f"({text})")
+        if issubclass(cls, (set, frozenset)):
+            return self._named(cls, f"{{{text}}}" if items else "")
+        return self._named(cls, f"[{text}]")
+
+    def _record(self, cls: type, items: list[tuple[str, Any]], depth: int) -> str:
+        # The name of a model's extra field is data: it must not read like `a=1, b`.
+        named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
+        return f"{cls.__name__}({', '.join([f'{n}={self.text(i, depth)}' for n, i in named])})"
+
+    def _named(self, cls: type, text: str) -> str:
+        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
+
+    def _other(self, value: Any, depth: int) -> str:
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", False):
+            array = self.text(value.tolist(), depth)
+            return f"{type(value).__name__}({array}, dtype={value.dtype})"
         return _own_repr(value)
 
-    def _filled(self, cls: type, items: list[Any], depth: int) -> str:
-        if issubclass(cls, dict):
-            pairs = [f"{self.text(key, depth)}: {self.text(item, depth)}" for key, item in items]
-            text = "{" + ", ".join(pairs) + "}"
-        elif issubclass(cls, SEQUENCES):
-            texts = ", ".join([self.text(item, depth) for item in items])
-            if issubclass(cls, tuple):
-                text = f"({texts},)" if len(items) == 1 else f"({texts})"
-            elif issubclass(cls, (set, frozenset)):
-                text = f"{{{texts}}}" if items else ""
-            else:
-                text = f"[{texts}]"
-        else:
-            # The name of a model's extra field is data: it must not read like `a=1, b`.
-            named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
-            return f"{cls.__name__}({', '.join([f'{n}={self.text(i, depth)}' for n, i in named])})"
-        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
+    def _quoted(self, text: str) -> str:
+        return text
 
 
 # Characters by which a text could move the cursor, hide or reorder what stands beside it, or
 # start a line of its own: https://www.unicode.org/reports/tr36/ (2.10) and UAX 9.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 # Drawn as nothing, or as a blank, though their categories (letters, marks) say otherwise.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U00016fe4\U0001d159") | {
@@ -223,10 +223,8 @@ _MOST_MARKS = 3
 
 @lru_cache(maxsize=4096)
 def _escaped(char: str) -> str:
-    blank = unicodedata.category(char) == "Zs" and char != " "
-    if unicodedata.category(char) in _UNSAFE_CATEGORIES or char in _INVISIBLE or blank:
-        return _code(char)
-    return char
+    unsafe = unicodedata.category(char) in _UNSAFE_CATEGORIES or char in _INVISIBLE
+    return _code(char) if unsafe and char != " " else char
 
 
 @lru_cache(maxsize=4096)
@@ -317,11 +315,24 @@ def _string(text: str) -> str:
 
 
 def _integer(value: int) -> str:
-    return int.__repr__(value) if -_MAX_INT < value < _MAX_INT else _string(hex(value))
+    plain = int.__pos__(value)
+    return int.__repr__(plain) if -_MAX_INT < plain < _MAX_INT else _string(hex(plain))
 
 
 def _float(value: float) -> str:
     return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
+
+
+def _iso(value: date | time) -> str:
+    return _string(value.isoformat())
+
+
+def _str(value: object) -> str:
+    return _string(str(value))
+
+
+def _decoded(value: bytes | bytearray) -> str:
+    return _string(str(value, "utf-8", "backslashreplace"))
 
 
 _NAMES: dict[type, Callable[[Any], str]] = {str: _string}
@@ -331,56 +342,22 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     float: _float,
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): {None: "null"}.__getitem__,
+    **dict.fromkeys((datetime, date, time), _iso),
+    **dict.fromkeys((timedelta, Decimal, Fraction, UUID, PurePath), _str),
+    **dict.fromkeys((bytes, bytearray), _decoded),
 }
 
 
-class _JSON(_Walk):
-    """One value on its way to JSON."""
+class _JSON(_Text):
+    """A value on its way to JSON."""
 
     __slots__ = ()
     _scalars = _SCALARS
 
-    def _not_scalar(self, value: Any, depth: int) -> str:
-        # By its type, and with the methods of the builtin: `isinstance` would ask a proxy what it
-        # claims to be, and a subclass may say anything.
-        cls = type(value)
-        if cls is dict:
-            return self._container(value, list(value.items()), self._object, depth)
-        if cls is list:
-            return self._container(value, value.copy(), self._array, depth)
-        if issubclass(cls, Enum):
-            return self.text(value.value, depth - 1) if depth else _string(_own_repr(value))
-        if issubclass(cls, str):
-            return _string(value)
-        if issubclass(cls, int):
-            return _integer(int.__pos__(value))
-        if issubclass(cls, float):
-            return _float(float.__pos__(value))
-        if issubclass(cls, (date, time)):
-            return _string(value.isoformat())
-        if issubclass(cls, _PLAIN_TEXT):
-            return _string(str(value))
-        for raw in (bytes, bytearray):
-            if issubclass(cls, raw):
-                return _string(raw.decode(value, "utf-8", "backslashreplace"))
-        fields = fields_of(value)
-        if fields is not None:
-            return self._container(value, list(fields.items()), self._object, depth)
-        if issubclass(cls, dict):
-            return self._container(value, list(dict.items(value)), self._object, depth)
-        for base in SEQUENCES:
-            if issubclass(cls, base):
-                return self._container(value, items_of(value, base), self._array, depth)
-        if cls.__module__ == "numpy" and hasattr(cls, "tolist"):
-            plain = value.tolist()
-            if type(plain) is not cls:
-                return self.text(plain, depth)
-        return _string(_own_repr(value))
+    def _enum(self, value: Any, depth: int) -> str:
+        return self.text(value._value_, depth)
 
-    def _quoted(self, text: str) -> str:
-        return _string(text)
-
-    def _object(self, items: list[tuple[Any, Any]], depth: int) -> str:
+    def _dict(self, cls: type, items: list[tuple[Any, Any]], depth: int) -> str:
         texts: dict[str, str] = {}
         alike = 1
         for key, item in items:
@@ -391,5 +368,20 @@ class _JSON(_Walk):
             texts[unique] = self.text(item, depth)
         return "{" + ", ".join([f"{_string(k)}: {v}" for k, v in texts.items()]) + "}"
 
-    def _array(self, items: list[Any], depth: int) -> str:
+    _record = _dict
+
+    def _sequence(self, cls: type, items: list[Any], depth: int) -> str:
         return "[" + ", ".join([self.text(item, depth) for item in items]) + "]"
+
+    def _named(self, cls: type, text: str) -> str:
+        return text
+
+    def _other(self, value: Any, depth: int) -> str:
+        if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+            plain = value.tolist()
+            if type(plain) is not type(value):
+                return self.text(plain, depth)
+        return _string(_own_repr(value))
+
+    def _quoted(self, text: str) -> str:
+        return _string(text)
