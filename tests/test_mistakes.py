@@ -206,6 +206,12 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         ),
         "the policy names 'amonut', which is no argument of refund(); there are: amount, ",
     ),
+    "a rule on all keywords at once": (
+        lambda: guard(
+            lambda path, **kwargs: path, policy=ApprovalPolicy(match_args={"kwargs": "^prod-"})
+        ),
+        "the policy names 'kwargs', which is no argument of <lambda>(): what **kwargs takes is",
+    ),
     "a typo in a tool's argument": (
         lambda: guard(tool(refund), policy=ApprovalPolicy(match_args={"customer": "^prod-"})),
         "the policy names 'customer', which is no argument of the tool 'refund'; there are: amount",

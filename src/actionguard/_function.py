@@ -85,6 +85,11 @@ class _Edge:
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_exclude(f"{name}()", signature.parameters)
         options.check_rules(f"{name}()", signature.parameters, signature.names)
+        if signature.flat in rule_names(options.policy):
+            raise ValueError(
+                f"the policy names {signature.flat!r}, which is no argument of {name}(): what "
+                f"**{signature.flat} takes is named one by one"
+            )
         self.gate = options.gate(name, description)
         self._signature = signature
         # What rules look at and no parameter is called: given by position it would be overlooked.
@@ -212,7 +217,7 @@ class _Guarded:
     def __getattr__(self, name: str) -> Any:
         # Everything else is the target's, except the protocols by which it would be copied
         # or pickled instead of us.
-        if name == "__wrapped__" or (name.startswith("__") and name not in _CODE_ATTRIBUTES):
+        if name.startswith("__") and name not in _CODE_ATTRIBUTES:
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 

@@ -56,6 +56,8 @@ class Signature:
         self.parameters: list[str] | None = None
         #: In `(*args, **kwargs)`, which says nothing of what is taken: `args`; "" in any other.
         self.rest = ""
+        #: The name of `**kwargs`, which no argument has, as they are laid flat; "" without it.
+        self.flat = ""
         self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
         self._shown: list[inspect.Parameter] | None = None
         self._real: list[inspect.Parameter] | None = None
@@ -73,7 +75,9 @@ class Signature:
         self.parameters = [p.name for p in shown]
         if [p.kind for p in shown] == [_VAR_POSITIONAL, _VAR_KEYWORD]:
             self.rest = shown[0].name
-        if not any(p.kind is _VAR_KEYWORD for p in self._shown):
+        if shown and shown[-1].kind is _VAR_KEYWORD:
+            self.flat = shown[-1].name
+        else:
             self.names = frozenset(self.parameters) - self.hidden
 
     # Not before the first call, as compiling takes longer than all the rest of guarding.
