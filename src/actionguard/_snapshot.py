@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
 from itertools import chain
@@ -39,7 +39,7 @@ class Snapshot:
 
     def __init__(self, args: dict[str, Any]) -> None:
         self._args = args
-        self._containers: list[tuple[Any, tuple[Any, ...]]] = []
+        self._containers: Collection[tuple[Any, tuple[Any, ...]]] = ()
         for value in args.values():
             if type(value) not in _SCALARS:
                 self._containers = _containers(args.values())
@@ -48,7 +48,7 @@ class Snapshot:
     def copy(self) -> dict[str, Any]:
         """The arguments as they were, in containers of their own."""
         if not self._containers:
-            return dict(self._args)
+            return {**self._args}
         copies: dict[int, Any] = {}
         mutable = [pair for pair in self._containers if not issubclass(type(pair[0]), tuple)]
         for value, _ in mutable:
@@ -66,6 +66,14 @@ class Snapshot:
         return bool(self._containers) and any(
             not _same(_contents(value), then) for value, then in self._containers
         )
+
+
+def copied(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments in containers of their own."""
+    for value in args.values():
+        if type(value) not in _SCALARS:
+            return Snapshot(args).copy()
+    return {**args}
 
 
 def _containers(values: Iterable[Any]) -> list[tuple[Any, tuple[Any, ...]]]:

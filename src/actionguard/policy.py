@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypedDict
 
 from actionguard._render import SEQUENCES, fields_of, items_of
 from actionguard._signature import takes_one_argument
-from actionguard._snapshot import Snapshot
+from actionguard._snapshot import copied
 
 # Stands for what is absent, and is passed over like every bool.
 _NO_AMOUNT = False
@@ -126,7 +126,7 @@ class ApprovalPolicy:
         if self._require_if is None:
             return False
         # Last, and on a copy: what it changes must not reach another rule.
-        answer = self._require_if(Snapshot(args).copy())
+        answer = self._require_if(copied(args))
         return answer if type(answer) is bool else _truth(answer)
 
     def __repr__(self) -> str:
