@@ -439,6 +439,13 @@ class Cut(list[Any]):
         return iter(())
 
 
+class Column:
+    """Such as pandas' Series."""
+
+    def tolist(self) -> list[str]:
+        return ["a", "prod-1"]
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -471,6 +478,7 @@ class Cut(list[Any]):
         np.array(["a"] * 5_000 + ["prod-1"] + ["a"] * 5_000),
         np.array("prod-1"),
         np.str_("prod-1"),
+        Column(),
         Stage.TEST,
         Env.LIVE,
         [Env.LIVE],

@@ -356,8 +356,8 @@ def _inside(value: Any) -> list[Any] | None:
         return list(value)
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return [value.tolist()]  # its str() leaves out the middle of a long array
+    if hasattr(type(value), "tolist") and not isinstance(value, memoryview):
+        return [value.tolist()]  # numpy's and pandas' str() leave out the middle of a long one
     if hasattr(value, "get_secret_value"):  # pydantic's SecretStr shows only stars
         return [value.get_secret_value()]
     return None
