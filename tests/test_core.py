@@ -64,7 +64,8 @@ def test_copies_are_the_same_request(again: Any) -> None:
 def test_pretty() -> None:
     """One line that reads like the call, whatever the names and values hold."""
     assert refund().pretty() == "refund(amount=50, id='c1')"
-    assert Action("a\nb", {"x\x1b[2J": "\u202e"}).pretty() == "a\\nb(x\\x1b[2J='\\u202e')"
+    assert Action("a\nb", {"x\x1b[2J": "\u202e"}).pretty() == "a\\nb('x\\x1b[2J'='\\u202e')"
+    assert refund(**{"amount=1, note": 5}).pretty() == "refund('amount=1, note'=5)"
 
 
 def test_decisions() -> None:

@@ -339,6 +339,6 @@ def test_pretty() -> None:
     action = Action("re\nfund", {"amount": 50, "id": "c1", "x\x1b": Raises()})
 
     assert action.pretty() == (
-        r"re\nfund(amount=50, id='c1', x\x1b=<Raises: its repr raised ValueError>)"
+        r"re\nfund(amount=50, id='c1', 'x\x1b'=<Raises: its repr raised ValueError>)"
     )
     assert re.fullmatch(r"[\x20-\x7e]*", action.pretty())

@@ -88,6 +88,12 @@ def show(value: object) -> str:
     return escape(_text(value))
 
 
+def label(name: object) -> str:
+    """An argument's name: quoted unless it is a plain one, as it must not read like `a=1, b`."""
+    plain = type(name) is str and name.isascii() and name.isidentifier()
+    return str(name) if plain else show(name)
+
+
 def _text(value: object) -> str:
     return _Text().text(value, _MAX_DEPTH)
 
@@ -190,9 +196,8 @@ class _Text:
         return self._named(cls, f"[{text}]")
 
     def _record(self, cls: type, items: list[tuple[str, Any]], depth: int) -> str:
-        # The name of a model's extra field is data: it must not read like `a=1, b`.
-        named = [(name if name.isidentifier() else repr(name), item) for name, item in items]
-        return f"{cls.__name__}({', '.join([f'{n}={self.text(i, depth)}' for n, i in named])})"
+        fields = [f"{label(name)}={self.text(item, depth)}" for name, item in items]
+        return f"{cls.__name__}({', '.join(fields)})"
 
     def _named(self, cls: type, text: str) -> str:
         return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
@@ -256,11 +261,6 @@ def _thinned(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _is_mark(char: str) -> bool:
     return unicodedata.category(char) in ("Mn", "Me")
-
-
-def label(name: object) -> str:
-    """An argument's name; quoted unless it is plain, so that it cannot read like `amount = 5`."""
-    return name if type(name) is str and name.isascii() and name.isidentifier() else show(name)
 
 
 def cut(text: str, limit: int) -> str:

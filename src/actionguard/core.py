@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from actionguard._render import cut, escape, show
+from actionguard._render import cut, escape, label, show
 
 #: How many characters of a call a model is shown again when it is refused.
 _CALL_LIMIT = 500
@@ -39,7 +39,7 @@ class Action:
 
     def pretty(self) -> str:
         """The call as one line, like `refund(amount=50, id='c1')`."""
-        inside = ", ".join(f"{escape(str(k))}={show(v)}" for k, v in self.args.items())
+        inside = ", ".join(f"{label(name)}={show(value)}" for name, value in self.args.items())
         return f"{escape(self.tool_name)}({inside})"
 
 
