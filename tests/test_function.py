@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
+import cloudpickle
 import pytest
 
 from actionguard import ApprovalChannel, ApprovalDenied, ApprovalPolicy, AuditLog, Decision, guard
@@ -730,6 +731,19 @@ def test_picklable_as_before() -> None:
         partial()
     with pytest.raises(pickle.PicklingError):
         pickle.dumps(guard(test_picklable_as_before, **RELEASED))
+
+
+def test_sent_by_value() -> None:
+    """What joblib, Dask or Ray send to other processes by value stays guarded."""
+
+    @guard(channel=Refusing(), audit=OFF)
+    def pay(amount: int) -> int:
+        return amount
+
+    again = pickle.loads(cloudpickle.dumps(pay))
+
+    with pytest.raises(ApprovalDenied, match=r"pay\(amount=5\)"):
+        again(5)
 
 
 def test_copies_stay_guarded() -> None:

@@ -99,6 +99,10 @@ class _Edge:
         self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._function: AnyCallable | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # cloudpickle sends functions by value, for joblib, Dask, Ray: all but the weak references.
+        return {**self.__dict__, "_bound_to": {}}
+
     @functools.cached_property
     def _method(self) -> Signature:
         return Signature(self.target, self._signature.hidden, skip_first=True)
