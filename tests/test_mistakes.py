@@ -51,6 +51,18 @@ class AsyncAnswer:
         return str(denied)
 
 
+class ByTool:
+    """A policy that wants to know the tool as well."""
+
+    def needs_approval(self, tool: str, args: dict[str, Any]) -> bool:
+        return bool(args)
+
+
+class AsyncPolicy:
+    async def needs_approval(self, args: dict[str, Any]) -> bool:
+        return bool(args)
+
+
 WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
@@ -175,6 +187,14 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a policy as a bool": (
         lambda: guard(refund, policy=False),
         POLICY + "False: write ApprovalPolicy(require_always=False)",
+    ),
+    "a policy that takes something else": (
+        lambda: guard(refund, policy=ByTool()),
+        " that is a plain method of one argument, unlike that of <",
+    ),
+    "an async policy": (
+        lambda: guard(refund, policy=AsyncPolicy()),
+        " that is a plain method of one argument, unlike that of <",
     ),
     "several policies": (
         lambda: guard(refund, policy=[ApprovalPolicy(), ApprovalPolicy()]),

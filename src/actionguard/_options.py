@@ -132,8 +132,10 @@ def check_policy(option: str, policy: Any) -> Policy:
     wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
     if isinstance(policy, type) or not callable(needs_approval):
         raise TypeError(f"{wanted}, not {_shown(policy)}{_policy_meant(option, policy)}")
-    if is_async(needs_approval):
-        raise TypeError(f"{wanted} that is a plain method, not an async one: {policy!r}")
+    if is_async(needs_approval) or not takes_one_argument(needs_approval):
+        raise TypeError(
+            f"{wanted} that is a plain method of one argument, unlike that of {policy!r}"
+        )
     return policy  # type: ignore[no-any-return]
 
 
