@@ -633,6 +633,16 @@ def test_tool_with_other_ways_to_call_it() -> None:
         guard(CalledTool(), policy=ApprovalPolicy(match_args={"amuont": "."}))
 
 
+def test_tool_guarded_twice() -> None:
+    """Both gates stand before each way into it."""
+    inner, outer = asked_for(), asked_for()
+    guarded = guard(guard(CalledTool(), **inner[1]), **outer[1])
+
+    assert guarded(1) == guarded.call(1) == asyncio.run(guarded.acall(1)) == "refunded 1"
+    assert [action.pretty() for action in inner[0].requests] == ["refund(amount=1)"] * 3
+    assert [action.pretty() for action in outer[0].requests] == ["refund(amount=1)"] * 3
+
+
 def test_tool_without_a_name() -> None:
     """It is shown as what it is, and not as the way that was taken into it."""
     channel, options = asked_for()

@@ -52,7 +52,7 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     if not callable(target):
         hint = what_was_meant(target)
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
-    if hasattr(type(target), "acall"):
+    if hasattr(target.__class__, "acall"):  # a guarded one shows the class it stands for
         return _GuardedTool(target, options, on_denied)
     return _object(target, options, on_denied)
 
