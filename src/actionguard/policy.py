@@ -72,7 +72,9 @@ class ApprovalPolicy:
         match_args: Mapping[str, str | re.Pattern[str]] | None = None,
     ) -> None:
         self._require_if = _checked_predicate(require_if)
-        self._require_always = _checked_flag(require_always)
+        if require_always is not None and not isinstance(require_always, bool):
+            raise TypeError(f"require_always must be True, False or None, not {require_always!r}")
+        self._require_always = require_always
         self._amount = None if amount_over is None else _Amount(amount_over)
         self._patterns = () if match_args is None else _compiled(match_args)
         judges = self._require_if or self._amount or self._patterns
@@ -146,13 +148,7 @@ def rule_names(policy: Policy) -> frozenset[str]:
     return names if isinstance(names, frozenset) else frozenset()
 
 
-# --- require_if and require_always -----------------------------------------------------------
-
-
-def _checked_flag(flag: object) -> bool | None:
-    if flag is None or isinstance(flag, bool):
-        return flag
-    raise TypeError(f"require_always must be True, False or None, not {flag!r}")
+# --- require_if ------------------------------------------------------------------------------
 
 
 def _checked_predicate(predicate: Any) -> Any:
@@ -282,13 +278,12 @@ def _compiled(
         raise TypeError(
             f"match_args must be a dict from argument names to regular expressions, not {rules!r}"
         )
-    for name in rules:
-        if not isinstance(name, str):
-            raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
     return tuple((name, _compiled_pattern(name, rule)) for name, rule in rules.items())
 
 
-def _compiled_pattern(name: str, rule: object) -> re.Pattern[str]:
+def _compiled_pattern(name: object, rule: object) -> re.Pattern[str]:
+    if not isinstance(name, str):
+        raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
     if isinstance(rule, re.Pattern) and isinstance(rule.pattern, str):
         return rule
     if not isinstance(rule, str):
