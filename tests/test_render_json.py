@@ -185,7 +185,7 @@ def filled(table: Any, **items: Any) -> Any:
         (filled(Both(), a=1), {"a": 1}),
         (Lazy({"a": 1}), "{'a': 1}"),
         (Hostile(), "<Hostile: its repr raised RuntimeError>"),
-        (Nameless(), "<unreadable: RuntimeError>"),
+        (Nameless(), "<Nameless: its repr raised RuntimeError>"),
     ],
     ids=lambda value: None if value is None else json_text(value)[:30],
 )

@@ -259,6 +259,16 @@ class Pretends:
         return "<a dict, it says>"
 
 
+class OddMeta(type):
+    @property
+    def __name__(cls) -> str:
+        raise RuntimeError("no name")
+
+
+class Nameless(metaclass=OddMeta):
+    __repr__ = Raises.__repr__
+
+
 class Broken:
     __dataclass_fields__ = None
 
@@ -271,10 +281,10 @@ class Broken:
         (Recursive(), "<Recursive: its repr raised RecursionError>"),
         (Escapes(), r"\x1b[2J\nTool: harmless\u202e"),
         (Pretends(), "<a dict, it says>"),
+        (Nameless(), "<Nameless: its repr raised ValueError>"),
         (Broken(), "<Broken: unreadable, AttributeError>"),
         ([1, Raises()], "[1, <Raises: its repr raised ValueError>]"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_broken_repr(value: object, text: str) -> None:
     """A `__repr__` that fails or misbehaves is shown as such, beside what is readable."""

@@ -61,9 +61,13 @@ def items_of(value: object, base: Any) -> list[Any]:
             pass
 
 
+#: A class's name, whatever its metaclass says that it is.
+_name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
+
+
 def _stand_in(value: object, why: str) -> str:
     """A short text in place of a value that has no text of its own."""
-    return f"<{type(value).__name__}: {why}>"
+    return f"<{_name_of(type(value))}: {why}>"
 
 
 def _own_repr(value: object) -> str:
@@ -181,7 +185,7 @@ class _Text:
     # How each kind is written.
 
     def _enum(self, value: Any, depth: int) -> str:
-        return f"<{type(value).__name__}.{value._name_}: {self.text(value._value_, depth)}>"
+        return f"<{_name_of(type(value))}.{value._name_}: {self.text(value._value_, depth)}>"
 
     def _dict(self, cls: type, items: list[tuple[Any, Any]], depth: int) -> str:
         pairs = [f"{self.text(key, depth)}: {self.text(item, depth)}" for key, item in items]
@@ -197,15 +201,15 @@ class _Text:
 
     def _record(self, cls: type, items: list[tuple[str, Any]], depth: int) -> str:
         fields = [f"{label(name)}={self.text(item, depth)}" for name, item in items]
-        return f"{cls.__name__}({', '.join(fields)})"
+        return f"{_name_of(cls)}({', '.join(fields)})"
 
     def _named(self, cls: type, text: str) -> str:
-        return text if text and cls in (dict, list, tuple, set) else f"{cls.__name__}({text})"
+        return text if text and cls in (dict, list, tuple, set) else f"{_name_of(cls)}({text})"
 
     def _other(self, value: Any, depth: int) -> str:
         if type(value).__module__ == "numpy" and getattr(value, "ndim", False):
             array = self.text(value.tolist(), depth)
-            return f"{type(value).__name__}({array}, dtype={value.dtype})"
+            return f"{_name_of(type(value))}({array}, dtype={value.dtype})"
         return _own_repr(value)
 
     def _quoted(self, text: str) -> str:
