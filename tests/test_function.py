@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -111,6 +112,12 @@ class Sender:
 
     def reset(self) -> None:
         self.sent.clear()
+
+
+@dataclass
+class Refund:
+    amount: int
+    note: str = ""
 
 
 class AsyncSender:
@@ -349,6 +356,8 @@ def test_partial_shows_what_is_filled_in() -> None:
     assert inspect.iscoroutinefunction(guarded)
     assert asyncio.run(guarded(5)) == "5 USD n"
     assert channel.requests[0].args == {"amount": 5, "currency": "USD", "note": "n"}
+    assert guard(functools.partial(Refund, 4000), **options)(note="late") == Refund(4000, "late")
+    assert channel.requests[1].pretty() == "Refund(amount=4000, note='late')"
 
 
 def test_callable_object() -> None:

@@ -32,11 +32,10 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
         edge = _Edge(target.__func__, options, on_denied, skip_first=True)
         return classmethod(edge.guarded())
     # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
-    if issubclass(type(target), functools.partial) and not isinstance(target.func, type):
+    if issubclass(type(target), functools.partial):
         # The arguments that are filled in already are shown with the others.
-        inner = functools.partial(
-            _object(target.func, options, on_denied), *target.args, **target.keywords
-        )
+        called = _object(target.func, options, on_denied)
+        inner = functools.partial(called, *target.args, **target.keywords)
         inner.__dict__.update(target.__dict__)
         return inner
     if inspect.isfunction(target):
