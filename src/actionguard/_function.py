@@ -29,8 +29,7 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     if isinstance(target, staticmethod):
         return staticmethod(again(target.__func__))
     if isinstance(target, classmethod):
-        edge = _Edge(target.__func__, options, on_denied, skip_first=True)
-        return classmethod(edge.guarded())
+        return classmethod(_Edge(target.__func__, options, on_denied, skip_first=True).guarded())
     # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
     if issubclass(type(target), functools.partial):
         # The arguments that are filled in already are shown with the others.

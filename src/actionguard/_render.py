@@ -36,8 +36,8 @@ SEQUENCES = (list, tuple, set, frozenset, deque)
 def fields_of(value: object) -> dict[str, Any] | None:
     """The fields of a dataclass or attrs instance or a pydantic model (v1 or v2), else None.
 
-    Read past `__getattribute__` and `__repr__`, so that a field that its class hides from its
-    repr is still seen.
+    Read one by one, as a body reads them, so that a field that its class hides from its repr is
+    seen all the same.
     """
     cls: Any = type(value)
     if hasattr(cls, "__dataclass_fields__"):
