@@ -328,7 +328,12 @@ def test_a_lazy_proxy_is_not_resolved() -> None:
 
     proxy = Unbound()
 
+    class View:
+        user = proxy
+        show = guard(lambda self: self.user, **RELEASED)
+
     assert guard(body, **RELEASED)(proxy) is proxy
+    assert View().show() is proxy
 
 
 def test_self_that_is_not_bound() -> None:

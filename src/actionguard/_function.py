@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -138,16 +139,17 @@ class _Edge:
             return True
         if not layers:
             return False
+        kind = type(value)  # not isinstance, as above
         parts: tuple[Any, ...] = ()
-        if isinstance(value, property):
+        if issubclass(kind, property):
             parts = (value.fget, value.fset, value.fdel)
-        elif isinstance(value, classmethod):
+        elif issubclass(kind, classmethod):
             parts = (value.__func__,)
-        elif isinstance(value, (functools.partialmethod, functools.cached_property)):
+        elif issubclass(kind, (functools.partialmethod, functools.cached_property)):
             parts = (value.func,)
-        elif isinstance(value, functools.singledispatchmethod):
+        elif issubclass(kind, functools.singledispatchmethod):
             parts = (value.func, *value.dispatcher.registry.values())
-        elif inspect.isfunction(value) or isinstance(value, _CACHE):
+        elif issubclass(kind, (FunctionType, _CACHE)):
             parts = (vars(value).get("__wrapped__"),)
         return any(self._is_method(part, layers - 1) for part in parts if part is not None)
 
