@@ -233,16 +233,7 @@ _MOST_MARKS = 3
 @lru_cache(maxsize=4096)
 def _escaped(char: str) -> str:
     unsafe = unicodedata.category(char) in _UNSAFE_CATEGORIES or char in _INVISIBLE
-    return _code(char) if unsafe and char != " " else char
-
-
-@lru_cache(maxsize=4096)
-def _code(char: str) -> str:
-    code = ord(char)
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    if short or code < 0x100:
-        return short or f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return ascii(char)[1:-1] if unsafe and char != " " else char
 
 
 def escape(text: str) -> str:
@@ -258,7 +249,7 @@ def _thinned(text: str) -> str:
     chars, marks = [], 0
     for char in text:
         marks = marks + 1 if _is_mark(char) else 0
-        chars.append(char if marks <= _MOST_MARKS else _code(char))
+        chars.append(char if marks <= _MOST_MARKS else ascii(char)[1:-1])
     return "".join(chars)
 
 
@@ -327,18 +318,6 @@ def _float(value: float) -> str:
     return float.__repr__(value) if math.isfinite(value) else _string(float.__repr__(value))
 
 
-def _iso(value: date | time) -> str:
-    return _string(value.isoformat())
-
-
-def _str(value: object) -> str:
-    return _string(str(value))
-
-
-def _decoded(value: bytes | bytearray) -> str:
-    return _string(str(value, "utf-8", "backslashreplace"))
-
-
 _NAMES: dict[type, Callable[[Any], str]] = {str: _string}
 _SCALARS: dict[type, Callable[[Any], str]] = {
     **_NAMES,
@@ -346,9 +325,9 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     float: _float,
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): {None: "null"}.__getitem__,
-    **dict.fromkeys((datetime, date, time), _iso),
-    **dict.fromkeys((timedelta, Decimal, Fraction, UUID, PurePath), _str),
-    **dict.fromkeys((bytes, bytearray), _decoded),
+    **dict.fromkeys((datetime, date, time), lambda v: _string(v.isoformat())),
+    **dict.fromkeys((timedelta, Decimal, Fraction, UUID, PurePath), lambda v: _string(str(v))),
+    **dict.fromkeys((bytes, bytearray), lambda v: _string(str(v, "utf-8", "backslashreplace"))),
 }
 
 
