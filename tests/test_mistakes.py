@@ -220,6 +220,14 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         ),
         "the policy names 'customer_id', which is left out of what a policy sees: it is excluded",
     ),
+    "a rule on what is excluded, beside **kwargs": (
+        lambda: guard(
+            lambda path, **kwargs: path,
+            policy=ApprovalPolicy(match_args={"path": "^/etc"}),
+            exclude=["path"],
+        ),
+        "the policy names 'path', which is left out of what a policy sees: it is excluded",
+    ),
     "a typo in an argument's name": (
         lambda: guard(
             refund, policy=ApprovalPolicy(amount_over={"arg": "amonut", "threshold": 100})

@@ -64,17 +64,18 @@ class Options:
         Raises:
             ValueError: The policy names an argument that is not there, or that it does not see.
         """
-        if names is None:
-            return
-        for name in sorted(rule_names(self.policy).difference(names - self.exclude)):
-            if name in (parameters or ()):
+        for name in sorted(rule_names(self.policy)):
+            is_seen = names is None or name in names
+            if name in self.exclude or (not is_seen and name in (parameters or ())):
                 raise ValueError(
                     f"the policy names {name!r}, which is left out of what a policy sees: "
                     "it is excluded, or the runtime fills it in"
                 )
-            raise ValueError(
-                f"the policy names {name!r}, which is no argument of {owner}; {_known(parameters)}"
-            )
+            if not is_seen:
+                raise ValueError(
+                    f"the policy names {name!r}, which is no argument of {owner}; "
+                    f"{_known(parameters)}"
+                )
 
 
 def _known(parameters: Collection[str] | None) -> str:
