@@ -228,6 +228,14 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         ),
         "the policy names 'path', which is left out of what a policy sees: it is excluded",
     ),
+    "a rule on what an excluded **kwargs takes": (
+        lambda: guard(
+            lambda path, **kwargs: path,
+            policy=ApprovalPolicy(match_args={"env": "prod"}),
+            exclude=["kwargs"],
+        ),
+        "the policy names 'env', which is no argument of <lambda>(); there are: path, kwargs",
+    ),
     "a typo in an argument's name": (
         lambda: guard(
             refund, policy=ApprovalPolicy(amount_over={"arg": "amonut", "threshold": 100})

@@ -73,10 +73,9 @@ class Signature:
         self.parameters = [p.name for p in shown]
         if [p.kind for p in shown] == [_VAR_POSITIONAL, _VAR_KEYWORD]:
             self.rest = shown[0].name
-        if shown and shown[-1].kind is _VAR_KEYWORD:
-            self.flat = shown[-1].name
-        else:
-            self.names = frozenset(self.parameters) - self.hidden
+        self.names = frozenset(self.parameters) - self.hidden
+        if shown and shown[-1].kind is _VAR_KEYWORD and shown[-1].name in self.names:
+            self.flat, self.names = shown[-1].name, None
 
     # Not before the first call, as compiling takes longer than all the rest of guarding.
     @cached_property
