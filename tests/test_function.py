@@ -493,7 +493,7 @@ def test_wider_than_its_signature() -> None:
     """A decorated function may take more than it shows: then the call is held, not refused."""
     channel, options = asked_for(policy=ApprovalPolicy(amount_over={"arg": "a", "threshold": 5}))
 
-    def shown(a: int) -> int:
+    def shown(a: int = 4000) -> int:
         return a
 
     @functools.wraps(shown)
@@ -505,14 +505,18 @@ def test_wider_than_its_signature() -> None:
     assert guarded(1) == (1, 0)
     assert channel.requests == []
     assert guarded(1, retries=3) == (1, 3)
-    assert channel.requests[0].args == {"args": (1,), "retries": 3}
+    assert guarded(retries=3) == (4000, 3)
+    assert [request.args for request in channel.requests] == [
+        {"args": (1,), "retries": 3},
+        {"retries": 3},
+    ]
 
     class Later:
         do = guarded
 
     with pytest.raises(TypeError):
         Later().do(1, retries=3)
-    assert channel.requests[1].args == {"args": (1,), "retries": 3}
+    assert channel.requests[2].args == {"args": (1,), "retries": 3}
 
 
 def test_generator_protocol() -> None:

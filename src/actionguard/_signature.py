@@ -100,11 +100,12 @@ class Signature:
         try:
             return self._bind(*args, **kwargs)
         except TypeError:
-            # A decorator may show the signature of what it wraps and take more than that.
+            # A decorator may show the signature of what it wraps and take more than that: which
+            # defaults are filled in then, a rule cannot tell.
             if self._bind_real is None:
                 raise
             self._bind_real(*args, **kwargs)
-        return self._unnamed(*args, **kwargs)
+        return Unnamed(self._unnamed(*args, **kwargs))
 
     def _unnamed(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
         visible = {name: value for name, value in kwargs.items() if name not in self.hidden}
