@@ -1568,6 +1568,21 @@ def test_rule_on_what_a_schema_leaves_open(log: AuditLog) -> None:
     assert guarded.invoke({"amount": 4000}).startswith("DENIED: ")
 
 
+def test_rules_on_what_an_open_schema_hides(log: AuditLog) -> None:
+    """Beside what may come, there is still what never reaches a policy: an error as elsewhere."""
+
+    def pay(secret: Annotated[Any, InjectedToolArg] = None, **more: Any) -> str:
+        return note(**more)
+
+    bare = made(pay, {"type": "object", "properties": {}, "additionalProperties": True})
+    no_secret, no_more = (ApprovalPolicy(match_args={name: "k"}) for name in ("secret", "more"))
+
+    with pytest.raises(ValueError, match="'secret', which is left out of what a policy sees"):
+        guard(bare, policy=no_secret, audit=log)
+    with pytest.raises(ValueError, match="'more', which is left out of what a policy sees"):
+        guard_tools([bare], policy=no_more, exclude=["more"], audit=log)
+
+
 class Given(BaseModel):
     x: Any = None
     callbacks: str = ""

@@ -26,9 +26,8 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     Raises:
         TypeError: The target is nothing that can be guarded by decorating it.
     """
-    again = functools.partial(guard_callable, options=options, on_denied=on_denied)
     if isinstance(target, staticmethod):
-        return staticmethod(again(target.__func__))
+        return staticmethod(guard_callable(target.__func__, options, on_denied))
     if isinstance(target, classmethod):
         return classmethod(_Edge(target.__func__, options, on_denied, skip_first=True).guarded())
     # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
@@ -83,7 +82,7 @@ class _Edge:
         name, description = told or (_name_of(target), inspect.getdoc(target))
         signature = Signature(target, options.exclude, skip_first=skip_first)
         options.check_exclude(f"{name}()", signature.parameters)
-        options.check_rules(f"{name}()", signature.parameters, signature.names)
+        options.check_rules(f"{name}()", signature.parameters, signature.sees)
         if signature.flat in rule_names(options.policy):
             raise ValueError(
                 f"the policy names {signature.flat!r}, which is no argument of {name}(): what "

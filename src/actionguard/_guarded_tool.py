@@ -130,8 +130,7 @@ def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
 
 def check_exclude(options: Options, tools: list[Any], owner: str) -> None:
     if options.exclude and tools:
-        parameters, _ = _names_of(tools, options.exclude)
-        options.check_exclude(owner, parameters)
+        options.check_exclude(owner, _parameters_of(_arguments_of(tools, options.exclude)))
 
 
 def check_rules(options: Options, tools: list[Any], owner: str) -> None:
@@ -141,23 +140,29 @@ def check_rules(options: Options, tools: list[Any], owner: str) -> None:
         if name in options.exclude or not any(is_seen_at_a_glance(tool, name) for tool in tools)
     ]
     if unclear and tools:
-        options.check_rules(owner, *_names_of(tools, options.exclude))
+        known = _arguments_of(tools, options.exclude)
+
+        def sees(name: str) -> bool:
+            if not known:
+                return name not in options.exclude
+            return any(arguments.sees(name) for arguments in known)
+
+        options.check_rules(owner, _parameters_of(known), sees)
 
 
-def _names_of(
-    tools: list[Any], exclude: Collection[str]
-) -> tuple[list[str] | None, frozenset[str] | None]:
-    """The names of all parameters that some of the tools have, and those that a policy sees."""
-    try:
-        known = [ToolArguments(_enter(tool), "_run", exclude) for tool in tools]
-    except Exception:  # a schema is not complete yet
-        return None, None
+def _arguments_of(tools: list[Any], exclude: Collection[str]) -> list[ToolArguments]:
+    """What is known of the arguments of each tool; nothing if a schema is not complete yet."""
+    with suppress(Exception):
+        return [ToolArguments(_enter(tool), "_run", exclude) for tool in tools]
+    return []
+
+
+def _parameters_of(known: list[ToolArguments]) -> list[str] | None:
+    """The names of all parameters that some of the tools have; None if they cannot be known."""
     parameters = [arguments.parameters for arguments in known]
-    visible = [arguments.names for arguments in known]
-    return (
-        None if None in parameters else sorted({n for names in parameters for n in names or ()}),
-        None if None in visible else frozenset(n for names in visible for n in names or ()),
-    )
+    if not known or None in parameters:
+        return None
+    return sorted({name for names in parameters for name in names or ()})
 
 
 # --- the guarded class and its instances -----------------------------------------------------

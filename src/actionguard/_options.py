@@ -52,30 +52,29 @@ class Options:
             )
 
     def check_rules(
-        self, owner: str, parameters: Collection[str] | None, names: frozenset[str] | None
+        self, owner: str, parameters: Collection[str] | None, sees: Callable[[str], bool]
     ) -> None:
         """A rule on a name that the policy never sees would be switched off: say so now.
 
         Args:
             owner: Has the same meaning as for `check_exclude`.
             parameters: Has the same meaning as for `check_exclude`.
-            names: Those that a policy sees; None if there may be any.
+            sees: Whether a policy may see an argument of that name.
 
         Raises:
             ValueError: The policy names an argument that is not there, or that it does not see.
         """
         for name in sorted(rule_names(self.policy)):
-            is_seen = names is None or name in names
-            if name in self.exclude or (not is_seen and name in (parameters or ())):
+            if sees(name):
+                continue
+            if name in self.exclude or name in (parameters or ()):
                 raise ValueError(
                     f"the policy names {name!r}, which is left out of what a policy sees: "
                     "it is excluded, or the runtime fills it in"
                 )
-            if not is_seen:
-                raise ValueError(
-                    f"the policy names {name!r}, which is no argument of {owner}; "
-                    f"{_known(parameters)}"
-                )
+            raise ValueError(
+                f"the policy names {name!r}, which is no argument of {owner}; {_known(parameters)}"
+            )
 
 
 def _known(parameters: Collection[str] | None) -> str:

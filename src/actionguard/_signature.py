@@ -48,7 +48,8 @@ class Signature:
     ) -> None:
         self.hidden = frozenset(hidden)
         self._skip_first = skip_first
-        #: The names an argument can have; None if it can have any (or they cannot be read).
+        #: The names an argument can have, hidden or not; None if it can have any, or they cannot be
+        #: read.
         self.names: frozenset[str] | None = None
         #: The parameters, whether or not they are hidden; None if they cannot be read.
         self.parameters: list[str] | None = None
@@ -73,9 +74,13 @@ class Signature:
         self.parameters = [p.name for p in shown]
         if [p.kind for p in shown] == [_VAR_POSITIONAL, _VAR_KEYWORD]:
             self.rest = shown[0].name
-        self.names = frozenset(self.parameters) - self.hidden
-        if shown and shown[-1].kind is _VAR_KEYWORD and shown[-1].name in self.names:
+        self.names = frozenset(self.parameters)
+        if shown and shown[-1].kind is _VAR_KEYWORD and shown[-1].name not in self.hidden:
             self.flat, self.names = shown[-1].name, None
+
+    def sees(self, name: str) -> bool:
+        """Whether there may be an argument of that name that is not hidden."""
+        return name not in self.hidden and (self.names is None or name in self.names)
 
     # Not before the first call, as compiling takes longer than all the rest of guarding.
     @cached_property

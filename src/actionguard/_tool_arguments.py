@@ -75,13 +75,12 @@ class ToolArguments:
         self._unlisted = frozenset(own or ()) - schema.keys() if schema is not None else frozenset()
         #: The names of all parameters; None if they cannot be known.
         self.parameters: list[str] | None = own
-        #: The names that a policy may see; None if there may be any.
-        self.names: frozenset[str] | None = self._signature.names
+        #: Whether a policy may see an argument of that name.
+        self.sees = self._signature.sees
         if schema is not None:
             self.parameters = sorted({*schema, *(own or ())})
-            self.names = None
-            if not _is_open(tool.args_schema):
-                self.names = frozenset(self.parameters) - self._signature.hidden
+            if self._signature.names is not None or not _is_open(tool.args_schema):
+                self._signature.names = frozenset(self.parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call.
