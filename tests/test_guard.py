@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -401,6 +403,28 @@ def test_why_the_guard_failed(caplog: pytest.LogCaptureFixture, tmp_path: Path) 
         assert "the guard's policy failed (KeyError)" in pay(5)
 
     assert "currency" in caplog.text and "currency" not in pay(5)
+
+
+def test_a_denial_keeps_nothing_alive(tmp_path: Path) -> None:
+    """The arguments of a denied call go when its caller lets go of them, not some time later."""
+
+    class Connection:
+        pass
+
+    channel = Answer(Decision(False))
+    pay = guard(lambda connection: None, channel=channel, audit=tmp_path / "log")
+    connection = Connection()
+    alive = weakref.ref(connection)
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ApprovalDenied):
+            pay(connection)
+        channel.asked.clear()
+        del connection
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -158,7 +158,10 @@ class _Edge:
             return refused.message
         if callable(self.on_denied) and isinstance(refused.error, ApprovalDenied):
             return self.on_denied(refused.error)
-        raise refused.error
+        try:
+            raise refused.error
+        finally:
+            del refused  # or its error, which holds this frame, would wait for the collector
 
     def guarded(self) -> AnyCallable:
         """A function of the target's kind."""

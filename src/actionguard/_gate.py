@@ -76,7 +76,7 @@ class Gate:
                     passage.answered(ask(self.channel, passage.action))
                 passage.starts()
                 return passage.returned(run(*args, **kwargs))
-            return refuse(passage.refused)
+            return refuse(passage.refusal())
 
         return guarded
 
@@ -90,7 +90,7 @@ class Gate:
                     passage.answered(await ask_async(self.channel, passage.action))
                 passage.starts()
                 return passage.returned(await run(*args, **kwargs))
-            return refuse(passage.refused)
+            return refuse(passage.refusal())
 
         return guarded
 
@@ -103,7 +103,7 @@ class Gate:
                     passage.answered(ask(self.channel, passage.action))
                 passage.starts()
                 return passage.returned((yield from run(*args, **kwargs)))
-            yield refuse(passage.refused)
+            yield refuse(passage.refusal())
 
         return guarded
 
@@ -132,7 +132,7 @@ class Gate:
                             item = await steps.asend(sent)
                 except StopAsyncIteration:
                     return
-            yield refuse(passage.refused)
+            yield refuse(passage.refusal())
 
         return guarded
 
@@ -176,8 +176,8 @@ class _Passage:
         #: Who is at work, and so whose an exception is: the "policy", the "audit log", the
         #: "channel", its "answer", the "way to the body" (an executor's) or the "body".
         self._stage = "policy"
-        #: Set when the block was left without the body having started.
-        self.refused: Refused
+        # Set when the block was left without the body having started.
+        self._refused: Refused
 
     def __enter__(self) -> _Passage:
         return self
@@ -252,7 +252,7 @@ class _Passage:
         It is said outside of the block, so that an error reaches the caller without a context that
         it did not have.
         """
-        refused = self._refusal(error)
+        refused = self._as_refusal(error)
         if NEVER_BEGAN in getattr(error, "__dict__", ()):
             self._stage = "way to the body"
         if self._entry is not None and _pauses(error):
@@ -268,10 +268,16 @@ class _Passage:
         self._left = True
         if refused is None:
             return False
-        self.refused = refused
+        self._refused = refused
         return True
 
-    def _refusal(self, error: BaseException | None) -> Refused | None:
+    def refusal(self) -> Refused:
+        """What is said in place of a result; once, as by its traceback it keeps this call alive."""
+        refused = self._refused
+        del self._refused
+        return refused
+
+    def _as_refusal(self, error: BaseException | None) -> Refused | None:
         """The refusal, if the body did not start and the program itself is not being stopped."""
         if isinstance(error, Refused):
             if self._stage == "body":  # what we guard has a gate of its own
