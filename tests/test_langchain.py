@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast
 from uuid import UUID
 
+import cloudpickle
 import langchain_core
 import pytest
 from langchain_core.callbacks import (
@@ -808,6 +809,16 @@ def test_func_stays_what_it_is(form: str, log: AuditLog) -> None:
     assert "t-1" not in str(asked.actions)
 
 
+def test_function_by_value(log: AuditLog) -> None:
+    """What joblib, Dask or Ray send by value is the guarded tool, and never its bare function."""
+    guarded = guard(A_TOOL, channel=AutoDenyChannel(), audit=log)
+
+    with pytest.raises(AttributeError, match="send the tool"):
+        cloudpickle.dumps(guarded.func)
+    assert pickle.loads(cloudpickle.dumps(guarded)).invoke(FIVE).startswith("DENIED: ")
+    assert RunnableLambda(guarded.func).config_specs == []
+
+
 def test_func_moved_elsewhere(log: AuditLog) -> None:
     """A guarded tool's function keeps its gate where it is pickled, copied or made a method."""
     guarded: Any = guard(made(refund, Amount), channel=Asked(False), audit=log)
@@ -1571,7 +1582,7 @@ def test_rule_on_what_a_schema_leaves_open(log: AuditLog) -> None:
 def test_rules_on_what_an_open_schema_hides(log: AuditLog) -> None:
     """Beside what may come, there is still what never reaches a policy: an error as elsewhere."""
 
-    def pay(secret: Annotated[Any, InjectedToolArg] = None, **more: Any) -> str:
+    def pay(secret: Annotated[Any, InjectedToolArg] = "", **more: Any) -> str:
         return note(**more)
 
     bare = made(pay, {"type": "object", "properties": {}, "additionalProperties": True})

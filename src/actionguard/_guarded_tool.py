@@ -255,6 +255,10 @@ def _of_the_body(name: str) -> Any:
     return property(lambda guarded: getattr(guarded._body, name))
 
 
+class _NoParts(AttributeError, TypeError):
+    """What `inspect` expects of what is no function after all, too."""
+
+
 class _GuardedBody:
     """The function in a tool's field, which anybody may call past the tool: with its gate.
 
@@ -279,6 +283,8 @@ class _GuardedBody:
         body = object.__getattribute__(self, "_body")
         if name == "__get__":  # it would make a method of the body
             raise AttributeError(name)
+        if name == "__closure__":  # cloudpickle takes all functions apart, and would send the body
+            raise _NoParts("a guarded tool's function has no parts: send the tool")
         if not inspect.isroutine(self):  # of an object, `__call__` is looked at, which is ours
             if name == "__signature__":
                 return inspect.signature(body)
