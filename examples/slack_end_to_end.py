@@ -98,14 +98,18 @@ def sign(timestamp: str, body: bytes, secret: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves in the background."""
+    """Serves in the background; who leaves it waits for what it has begun."""
 
-    daemon_threads = True
+    daemon_threads = False
 
     def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self.server_port}/"
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+        super().__exit__(*exc)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -165,13 +169,16 @@ def main() -> None:
     """Ask for one refund twice, as an agent does that is not sure that the first went through."""
     webhook = os.environ.get("SLACK_WEBHOOK_URL")
     secret = os.environ.get("SLACK_SIGNING_SECRET", "not a secret")
-    with tempfile.TemporaryDirectory() as folder:  # yours is a place that lasts
-        answers = Answers(Path(folder, "answers.sqlite3"))
+    with (
+        tempfile.TemporaryDirectory() as folder,  # yours is a place that lasts
+        Endpoint(
+            3000 if webhook else 0, Answers(Path(folder, "answers.sqlite3")), secret
+        ) as endpoint,
+    ):
         log = Path(folder, "audit.jsonl")
-        endpoint = Endpoint(3000 if webhook else 0, answers, secret)
         channel = ButtonChannel(
             webhook or StandIn(endpoint).url,
-            poll_fn=answers.find,
+            poll_fn=endpoint.answers.find,
             poll_interval=1 if webhook else 0.05,
             timeout=300,
         )
@@ -226,10 +233,11 @@ class Posted(Handler):
 
     def do_POST(self) -> None:
         message, slack = json.loads(self.body()), self.server
-        self.reply(200)
         if "replace_original" in message:
             print(f"Slack shows: {message['text']}")
+            self.reply(200)
             return
+        self.reply(200)
         with slack.lock:
             slack.messages.append(message)
             requested = slack.messages.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -41,10 +42,8 @@ def answers(example: Any, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def endpoint(example: Any, answers: Any) -> Iterator[Any]:
-    endpoint = example.Endpoint(0, answers, SECRET)
-    yield endpoint
-    endpoint.shutdown()
-    endpoint.server_close()
+    with example.Endpoint(0, answers, SECRET) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def told(example: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def wait_for(told: list[Any], count: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(told) < count:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -91,7 +90,6 @@ def send(example: Any, endpoint: Any, body: bytes, *, age: float = 0, secret: st
         return response.status_code
 
 
-@pytest.mark.timeout(180)
 def test_runs_as_it_stands(tmp_path: Path) -> None:
     """One refund is approved and made, the other denied; each answer went to its own request."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLACK_")}
@@ -103,26 +101,23 @@ def test_runs_as_it_stands(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=environment,
         text=True,
-        timeout=150,
+        timeout=280,
     )
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert lines[:2] == [
-        "Slack shows: request 1, Tool: refund",
-        "Slack shows: request 2, Tool: refund",
+    # Several threads print, whichever comes first, and two of them may share a line.
+    requests = re.findall(r"Slack shows: request \d, Tool: refund", done.stdout)
+    assert requests == [f"Slack shows: request {number}, Tool: refund" for number in (1, 2)]
+    assert sorted(re.findall(r"Slack shows: <@\w+> \w+ this", done.stdout)) == [
+        "Slack shows: <@U0ADA> denied this",
+        "Slack shows: <@U0GRACE> approved this",
     ]
-    shown = {line for line in lines[2:] if line.startswith("Slack shows:")}  # whichever comes first
-    assert shown == {
-        "Slack shows: <@U0ADA> denied this.",
-        "Slack shows: <@U0GRACE> approved this.",
-    }
-    got = [line for line in lines if line.startswith("Agent gets:")]
-    assert len(got) == 2
-    assert sum("refunded $50.00 to cus_123" in line for line in got) == 1
-    assert sum("DENIED: a person refused" in line for line in got) == 1
-    assert sorted(line for line in lines if line.startswith("Audit log:")) == [
+    assert done.stdout.count("Slack shows:") == 4
+    assert done.stdout.count("Agent gets:  ") == 2
+    assert done.stdout.count("Agent gets:  refunded $50.00 to cus_123") == 1
+    assert done.stdout.count("Agent gets:  DENIED: a person refused") == 1
+    assert sorted(re.findall(r"Audit log:   executed=\w+ {.+?}", done.stdout)) == [
         "Audit log:   executed=False {'who': 'U0ADA'}",
         "Audit log:   executed=True {'who': 'U0GRACE'}",
     ]
