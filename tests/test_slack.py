@@ -110,18 +110,28 @@ def hook() -> Iterator[Hook]:
     hook.close()
 
 
-@pytest.fixture
-def no_threads_left() -> Iterator[None]:
-    """No thread of ours outlives the test by more than a moment."""
-    yield
-    end = time.monotonic() + 20
+def wait_for_our_threads() -> None:
+    end = time.monotonic() + 120
     while any(thread.name == "actionguard-approval" for thread in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
 @pytest.fixture
-def short_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_threads_left() -> Iterator[None]:
+    """No thread of ours outlives the test by more than a moment."""
+    yield
+    wait_for_our_threads()
+
+
+@pytest.fixture(autouse=True)
+def long_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take more than a second for a poll that does not hang."""
+    monkeypatch.setattr("actionguard.channels.slack._LAST_LOOK", 120.0)
+
+
+@pytest.fixture
+def short_last_look(monkeypatch: pytest.MonkeyPatch, long_last_look: None) -> None:
     """A poll that hangs is given up sooner after the timeout than is good for real ones."""
     monkeypatch.setattr("actionguard.channels.slack._LAST_LOOK", 0.05)
 
@@ -278,7 +288,7 @@ def test_equal_requests_are_told_apart(hook: Hook, ask: Ask) -> None:
     assert first == second
     store: dict[str, Decision] = {}
     channel = SlackChannel(
-        hook.url, poll_fn=lambda action: store.get(action.id), poll_interval=0.01, timeout=30
+        hook.url, poll_fn=lambda action: store.get(action.id), poll_interval=0.01, timeout=300
     )
     got: dict[str, Decision] = {}
 
@@ -289,10 +299,10 @@ def test_equal_requests_are_told_apart(hook: Hook, ask: Ask) -> None:
     for thread in threads:
         thread.start()
     store[second.id] = Decision.deny("a duplicate")
-    threads[1].join(20)
+    threads[1].join(120)
     assert list(got) == [second.id]
     store[first.id] = Decision.approve("the real one")
-    threads[0].join(20)
+    threads[0].join(120)
 
     assert got[first.id].comment == "the real one"
     assert got[second.id].comment == "a duplicate"
@@ -366,7 +376,7 @@ def test_plain_poll_fn_that_hangs(hook: Hook, ask: Ask, no_threads_left: None) -
     release = threading.Event()
 
     def poll(action: Action) -> Decision:
-        release.wait(30)
+        release.wait(60)
         return Decision.approve("too late")
 
     begin = time.monotonic()
@@ -445,7 +455,7 @@ def test_interval_of_0_does_not_spin(hook: Hook) -> None:
 def refused(hook: Hook, *script: Reply, **options: Any) -> NotDelivered:
     """Ask plainly and awaited; both fail alike, and poll_fn is never asked."""
     asked: list[Action] = []
-    options = {"poll_fn": asked.append, "timeout": 5, **options}
+    options = {"poll_fn": asked.append, "timeout": 60, **options}
     for ask in (plain, awaited):
         hook.script = list(script)
         with pytest.raises(NotDelivered, match="nobody was asked") as caught:
@@ -658,10 +668,11 @@ def test_url_shows_nowhere(
         *(record.getMessage() + str(record.args) for record in caplog.records),
         *capfd.readouterr(),
     ]
-    # An address in memory (0x7f09a1418250) may hold the digits of the port.
-    text = re.sub(r"0x[0-9a-f]+", "", "\n".join(shown))
-    for secret in (str(hook.port), "127.0.0.1", *PATH.strip("/").split("/")):
+    text = "\n".join(shown)
+    for secret in ("127.0.0.1", *PATH.strip("/").split("/")):
         assert secret not in text
+    # As a number of its own: addresses, times, threads and ids are longer ones, and may hold it.
+    assert not re.search(rf"(?<![\w.]){hook.port}(?!\w|\.\d)", text)
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
@@ -884,7 +895,7 @@ def test_async_waits_hold_no_thread(hook: Hook) -> None:
         waits = [asyncio.create_task(channel.arequest_approval(refund())) for _ in range(300)]
         while len(channel._session.posts) < 300 or threading.active_count() > before:
             await asyncio.sleep(0.01)
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 30) == "free"
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 120) == "free"
         released = True
         return await asyncio.gather(*waits)
 
@@ -903,12 +914,12 @@ def test_cancelled_wait_ends_at_once(hook: Hook, no_threads_left: None) -> None:
         wait.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wait
+        await asyncio.to_thread(wait_for_our_threads)  # a poll that had begun
+        before = len(asked)
         await asyncio.sleep(0.05)
-        return len(asked)
+        return before
 
-    before = asyncio.run(main())
-    time.sleep(0.05)
-    assert len(asked) == before
+    assert asyncio.run(main()) == len(asked)
 
 
 def test_cancelled_while_it_polls(hook: Hook, no_threads_left: None) -> None:
