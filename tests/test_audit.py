@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_journal import wait_for_sweeper
 from test_render_json import odd_values
 
 from actionguard import Action, ApprovalChannel, AuditLog, Decision, _journal, audit, guard
@@ -79,6 +80,7 @@ def test_sixteen_threads(log_path: Path, lines: Lines) -> None:
         thread.join()
 
     check(lines(), 16)
+    wait_for_sweeper()
     assert only_file(log_path)
 
 
@@ -117,7 +119,7 @@ def test_fork_while_calls_are_in_flight(log_path: Path, lines: Lines) -> None:
     class Slow(ApprovalChannel):
         def request_approval(self, action: Action) -> Decision:
             waiting.set()
-            answer.wait(20)
+            answer.wait(120)
             return Decision.approve()
 
     @guard(audit=log_path, channel=Slow())
@@ -126,11 +128,9 @@ def test_fork_while_calls_are_in_flight(log_path: Path, lines: Lines) -> None:
 
     thread = threading.Thread(target=held, args=(1,))
     thread.start()
-    waiting.wait(20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks with threads
-        child = multiprocessing.get_context("fork").Process(target=write, args=(log_path, 0, 5))
-        child.start()
+    assert waiting.wait(120)
+    child = multiprocessing.get_context("fork").Process(target=write, args=(log_path, 0, 5))
+    child.start()
     child.join()
 
     assert child.exitcode == 0
@@ -163,12 +163,10 @@ def test_forks_while_threads_work(log_path: Path, lines: Lines) -> None:
     for thread in threads:
         thread.start()
     for number in range(30):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12
-            child = os.fork()
+        child = os.fork()
         if not child:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout's would run more tests
-            signal.alarm(20)  # a lock that nobody holds any more
+            signal.alarm(120)  # a lock that nobody holds any more
             pay(3, number)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

@@ -42,9 +42,9 @@ def burst(path: Path, count: int = 600) -> None:
         released()
 
 
-def wait_for_janitor() -> None:
+def wait_for_sweeper() -> None:
     """Wait until the burst is over for the journal too."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(thread.name == "actionguard" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -380,7 +380,7 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
 def test_nothing_stays_after_a_burst(log_path: Path) -> None:
     """The note file goes away when there were no calls for a moment, and its thread with it."""
     burst(log_path)
-    wait_for_janitor()
+    wait_for_sweeper()
 
     assert os.listdir(log_path.parent) == [log_path.name]
     assert len(list(read_log(log_path))) == 600
@@ -392,11 +392,11 @@ def test_call_after_a_burst_is_noted(log_path: Path) -> None:
     log = AuditLog(log_path)
     entry = log.entry("refund", {})
     entry.note(running=False, needed_approval=True)
-    wait_for_janitor()
+    wait_for_sweeper()
 
     assert [call["tool"] for call in log.in_flight()] == ["refund"]
     entry.close(needed_approval=True, decision=None, executed=False)
-    wait_for_janitor()
+    wait_for_sweeper()
     assert notes_beside(log_path) == []
 
 
@@ -407,6 +407,7 @@ def test_fork_in_a_burst(log_path: Path) -> None:
 
         assert in_child(lambda: burst(log_path, 5)) == 0
 
+        assert "actionguard" not in [thread.name for thread in threading.enumerate()]
         assert len(list(read_log(log_path))) == 605 * count
 
 
@@ -458,7 +459,7 @@ def test_program_that_ends_in_a_burst(end: str, log_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", code, log_path],
         check=True,
         env={**os.environ, "PYTHONPATH": path},
-        timeout=60,
+        timeout=250,
     )
 
     assert os.listdir(log_path.parent) == [log_path.name]
