@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +15,10 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 QUESTION = "Approve this action? [y/N] "
-TIMEOUT = 60
+TIMEOUT = 250
 
 SETUP = """
-import asyncio
+import asyncio, os
 from actionguard import ApprovalDenied, AuditLog, guard
 
 @guard(audit=AuditLog(enabled=False))
@@ -35,8 +37,10 @@ class Notebook:
     def __init__(self, client: BlockingKernelClient) -> None:
         self._client = client
 
-    def run(self, code: str, *answers: str | None, allow_stdin: bool = True) -> dict[str, Any]:
-        """Run a cell, leaving questions with None for an answer unanswered.
+    def run(
+        self, code: str, *answers: str | Callable[[], object], allow_stdin: bool = True
+    ) -> dict[str, Any]:
+        """Run a cell; a function in place of an answer is called, and leaves it unanswered.
 
         Returns:
             Its text by stream, its error's name, and what it asked.
@@ -54,7 +58,9 @@ class Notebook:
         def question(message: dict[str, Any]) -> None:
             seen["asked"].append(message["content"]["prompt"])
             answer = left.pop(0)
-            if answer is not None:
+            if callable(answer):
+                answer()
+            else:
                 self._client.input(answer)
 
         self._client.execute_interactive(
@@ -69,9 +75,10 @@ class Notebook:
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[BlockingKernelClient]:
-    manager = KernelManager()
-    manager.start_kernel()
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingKernelClient]:
+    folder = tmp_path_factory.mktemp("jupyter")
+    manager = KernelManager(connection_file=str(folder / "kernel.json"))
+    manager.start_kernel(env={**os.environ, "IPYTHONDIR": str(folder)})
     client = manager.blocking_client()
     client.start_channels()
     try:
@@ -182,9 +189,17 @@ def test_interrupted_pool(notebook: Notebook, kernel: BlockingKernelClient) -> N
     assert notebook.run("print(refund(1))", "y")["stdout"].endswith("refunded 1\n")
 
 
-def test_timeout(notebook: Notebook) -> None:
+def test_timeout(notebook: Notebook, tmp_path: Path) -> None:
     """A question whose task gave up is taken back: the next cell asks as ever."""
-    seen = notebook.run("await asyncio.wait_for(arefund(4000), 1)", None)
+    asked = tmp_path / "asked"
+    cell = f"""
+    waiting = asyncio.ensure_future(arefund(4000))
+    while not os.path.exists({str(asked)!r}):
+        await asyncio.sleep(0.01)
+    await asyncio.wait_for(waiting, 0.01)
+    """
+
+    seen = notebook.run(textwrap.dedent(cell), asked.touch)
 
     assert seen["error"] == "TimeoutError"
     seen = notebook.run("print(await arefund(1))", "y")
