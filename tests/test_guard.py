@@ -431,6 +431,7 @@ def test_a_denial_keeps_nothing_alive(tmp_path: Path) -> None:
 def test_interrupted_anywhere(held: bool, tmp_path: Path) -> None:
     """Ctrl-C wherever Python would let it through loses no line, doubles none, and jams nothing."""
     package = os.path.dirname(actionguard.__file__)
+    gc.collect()  # no log of another test is closed while a call is interrupted
     logs: list[AuditLog] = []  # kept: none is closed while another is interrupted
     while True:
         logs.append(log := AuditLog(tmp_path / f"{len(logs)}.jsonl"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -227,7 +228,7 @@ def test_random_kills(log_path: Path, rotated: bool) -> None:
         def pay(worker: int, number: int) -> None:
             os.write(says, b"b%d\n" % number)
 
-        for number in range(10_000):
+        for number in itertools.count():
             pay(worker, number)
             os.write(says, b"e%d\n" % number)
 
