@@ -899,7 +899,7 @@ def test_back_on_the_loop(log: AuditLog) -> None:
             async def work() -> Any:
                 return inner.invoke({"x": x})
 
-            return str(asyncio.run_coroutine_threadsafe(work(), loop).result(10))
+            return str(asyncio.run_coroutine_threadsafe(work(), loop).result(120))
 
     async def main() -> None:
         nonlocal loop
@@ -911,7 +911,7 @@ def test_back_on_the_loop(log: AuditLog) -> None:
     results: list[Any] = []
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(120)
 
     assert results == ["done 5"]
 
@@ -1358,7 +1358,7 @@ def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
 
         def request_approval(self, action: Action) -> Decision:
             loop.call_soon_threadsafe(asked.set)
-            answer.wait(10)
+            answer.wait(120)
             written.set()
             return Decision(True)
 
@@ -1375,7 +1375,7 @@ def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
         ):  # a thread that ran `invoke` hears of it a moment later
             await asyncio.sleep(0)
         answer.set()
-        written.wait(10)
+        written.wait(120)
 
     loop: Any = None
     asked: Any = None
@@ -1396,19 +1396,19 @@ def test_cancelled_in_the_body(base: Any, log: AuditLog, lines: Any) -> None:
         def _run(self, x: int, customer: str = "ann") -> str:
             if x:
                 started.set()
-                go.wait(10)
+                go.wait(120)
                 said.append(self._run(x - 1, customer))
                 done.set()
             return f"done {x}"
 
     async def main() -> None:
         task = asyncio.ensure_future(guarded.ainvoke({"x": 1, "customer": "bob"}))
-        await asyncio.to_thread(started.wait, 10)
+        await asyncio.to_thread(started.wait, 120)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         go.set()
-        await asyncio.to_thread(done.wait, 10)
+        await asyncio.to_thread(done.wait, 120)
 
     channel = ScriptedChannel(True)
     guarded = guard(Slow(), channel=channel, audit=log)
@@ -1439,10 +1439,12 @@ def test_cancelled_before_the_body(
         await tools[-1].ainvoke(args)
 
     async def main() -> None:
-        loop, busy = asyncio.get_running_loop(), threading.Event()
+        loop, began, busy = asyncio.get_running_loop(), threading.Event(), threading.Event()
         executor = ThreadPoolExecutor(1)
         loop.set_default_executor(executor)
-        before = loop.run_in_executor(None, busy.wait)
+        before = loop.run_in_executor(None, lambda: began.set() or busy.wait())
+        while not began.is_set():
+            await asyncio.sleep(0)
         task = asyncio.ensure_future(caller())
         while not executor._work_queue.qsize():
             await asyncio.sleep(0)

@@ -546,7 +546,7 @@ def test_hang_up() -> None:
     try:
         terminal.expect(QUESTION)
         terminal.hang_up()
-        terminal.process.wait(45)
+        terminal.process.wait(250)
         os.close(write)
         assert os.read(read, 100) == b"True"
     finally:

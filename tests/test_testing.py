@@ -151,10 +151,10 @@ def test_silent_channel_keeps_a_plain_caller_waiting(silent: SilentChannel) -> N
     thread = threading.Thread(target=lambda: outcome.append(guarded(4000.0)), daemon=True)
     thread.start()
 
-    requests = silent.wait_for_requests()
+    requests = silent.wait_for_requests(timeout=120)
     assert (len(requests), ran, outcome) == (1, [], [])
     silent.hang_up()
-    thread.join(10)
+    thread.join(120)
 
     assert ran == []
     assert str(outcome[0]).startswith("DENIED: append(")
@@ -170,8 +170,9 @@ def test_silent_channel_keeps_async_callers_waiting_until_cancelled(silent: Sile
         while len(silent.requests) < 2:
             await asyncio.sleep(0)
         first.cancel()
-        done, pending = await asyncio.wait([first, second], timeout=0.05)
-        assert (done, pending) == ({first}, {second})
+        await asyncio.wait([first])
+        await asyncio.sleep(0.01)
+        assert not second.done()
         silent.hang_up()
         return await asyncio.gather(first, second, return_exceptions=True)
 

@@ -563,7 +563,7 @@ def test_threads_of_a_tool_node(log: AuditLog, lines: Any) -> None:
 
     class Together(ApprovalChannel):
         def request_approval(self, action: Action) -> Decision:
-            barrier.wait(10)
+            barrier.wait(120)
             return Decision(action.args["amount"] % 2 == 0)
 
     made = guard(refund, channel=Together(), audit=log)
