@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,9 @@ import pytest
 from langchain_core.tools import tool
 
 from actionguard import AuditLog, guard
+
+# Where the environment names a proxy, it is for others than the servers of the tests.
+os.environ["no_proxy"] = "127.0.0.1"
 
 # A shell that runs us in the background has Ctrl-C ignored, by us and by every child of ours.
 signal.signal(signal.SIGINT, signal.default_int_handler)
