@@ -177,7 +177,7 @@ def test_after_a_program_that_left_the_terminal_raw() -> None:
             thread = threading.Thread(target=ask, args=(refund,))
             thread.start()
             while len(cli._line) < 2: time.sleep(0.01)
-            sys.stderr.write(question)
+            print(question, end="", file=sys.stderr, flush=True)
             return sys.stdin.readline()
         from actionguard.channels import cli
         CLIChannel(input_fn=ask_while_another_waits).request_approval(refund)
