@@ -132,7 +132,8 @@ class Terminal:
 
 def environment() -> dict[str, str]:
     """The environment of a program that is to behave the same everywhere."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    changing = ("COLUMNS", "LINES", "NO_COLOR", "PYTHONUNBUFFERED")
+    kept = {k: v for k, v in os.environ.items() if k not in changing}
     source = str(Path(actionguard.__file__).parents[1])
     return {**kept, "PYTHONPATH": source, "PYTHONUTF8": "1", "TERM": "xterm-256color"}
 

@@ -336,7 +336,8 @@ def test_forked_child_exits() -> None:
     os.waitpid(child, 0)
     print("<same>" if termios.tcgetattr(0) == asking else "<other>", flush=True)
     """
-    with Terminal(program) as terminal:
+    # A buffer is locked while the thread writes to it, and would stay locked in the child.
+    with Terminal(program, env={"PYTHONUNBUFFERED": "1"}) as terminal:
         terminal.expect(QUESTION)
         terminal.process.send_signal(signal.SIGUSR1)
         terminal.expect("<same>")
@@ -347,7 +348,8 @@ def test_forked_child_exits() -> None:
 def test_exit_while_a_thread_asks() -> None:
     """A program that ends under a daemon thread's question leaves the terminal as it was."""
     program = """
-    import signal
+    import atexit, signal
+    atexit.register(time.sleep, 0.2)  # meanwhile the thread goes on
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     threading.Thread(target=ask, args=(refund,), daemon=True).start()
     signal.sigwait({signal.SIGUSR1})

@@ -134,11 +134,11 @@ def _read_keys(
         raise Unanswered("this process runs in the background of its terminal")
     line = b""
     try:
-        with _line_mode(descriptor, deaf=deaf) as (mode, ends):
+        with _line_mode(descriptor, deaf=deaf) as (set_mode, ends):
             _discard_keys(descriptor)
             write(QUESTION)
             while not line.endswith(ends):
-                _set_mode(descriptor, mode)  # again: a shell that resumes a program sets its own
+                set_mode()  # again: a shell that resumes a program sets its own
                 if withdrawn():
                     if not in_background(descriptor):  # or it would stop the process
                         termios.tcflush(descriptor, termios.TCIFLUSH)
@@ -172,10 +172,13 @@ def _discard_keys(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[list[Any], tuple[bytes, ...]]]:
+def _line_mode(
+    descriptor: int, *, deaf: bool
+) -> Iterator[tuple[Callable[[], None], tuple[bytes, ...]]]:
     """Make the terminal echo and edit lines, whoever used it before; leave it as it was.
 
-    Yields its mode, and the keys that end a line: for the deaf, Ctrl-C too, unless it is ignored.
+    Yields what sets its mode again, and the keys that end a line: for the deaf, Ctrl-C too, unless
+    it is ignored.
     """
     import termios
 
@@ -189,16 +192,24 @@ def _line_mode(descriptor: int, *, deaf: bool) -> Iterator[tuple[list[Any], tupl
     if deaf and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         ends = (b"\n", interrupt_key)
         mode[6][termios.VEOL], mode[6][termios.VINTR] = interrupt_key, off
-    process = os.getpid()
+    process, lock, over = os.getpid(), threading.RLock(), False
+
+    def set_mode() -> None:
+        with lock:
+            if not over:  # a daemon thread goes on for a moment after it was restored at exit
+                _set_mode(descriptor, mode)
 
     def restore() -> None:
+        nonlocal over
         if os.getpid() == process:  # no forked child at its exit: the parent may be asking still
-            _set_mode(descriptor, before)
+            with lock:
+                over = True
+                _set_mode(descriptor, before)
 
     atexit.register(restore)  # a daemon thread does not reach its `finally`
     try:
-        _set_mode(descriptor, mode)
-        yield mode, ends
+        set_mode()
+        yield set_mode, ends
     finally:
         atexit.unregister(restore)
         restore()
