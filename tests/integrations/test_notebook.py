@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,8 +76,10 @@ class Notebook:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingKernelClient]:
     folder = tmp_path_factory.mktemp("jupyter")
-    manager = KernelManager(connection_file=str(folder / "kernel.json"))
-    manager.start_kernel(env={**os.environ, "IPYTHONDIR": str(folder)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder))
+        manager = KernelManager(connection_file=str(folder / "kernel.json"))
+        manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()
     try:
