@@ -354,8 +354,15 @@ def test_forked_child_exits() -> None:
 def test_exit_while_a_thread_asks() -> None:
     """A program that ends under a daemon thread's question leaves the terminal as it was."""
     program = """
-    import atexit, signal
-    atexit.register(time.sleep, 0.2)  # meanwhile the thread goes on
+    import atexit, select, signal
+    looks, look = threading.Semaphore(0), select.select
+    select.select = lambda *args: looks.release() or look(*args)
+
+    def thread_goes_on():
+        while looks.acquire(blocking=False): pass
+        for _ in range(2): looks.acquire()
+
+    atexit.register(thread_goes_on)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     threading.Thread(target=ask, args=(refund,), daemon=True).start()
     signal.sigwait({signal.SIGUSR1})
