@@ -421,6 +421,7 @@ def test_fork_in_the_midst_of_a_line(log_path: Path, monkeypatch: pytest.MonkeyP
     def fork_and_write(fd: int, line: bytes) -> int:
         written.append(line)
         if len(written) == 400:
+            time.sleep(0.05)  # so long that the sweeper, too, wants what this thread holds
             in_child(lambda: None)
             after_the_fork.extend(thread.name for thread in threading.enumerate())
         return write(fd, line)

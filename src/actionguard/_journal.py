@@ -233,8 +233,15 @@ class _Sweeper(threading.Thread):
         return sweeper if sweeper.is_alive() else None
 
     def run(self) -> None:
-        if not self._hurry.wait(_SOON):
-            self._journal.remove_if_idle()
+        lock = self._journal.lock
+        while not self._hurry.wait(_SOON):
+            # Without waiting for it: who forks may hold it, and waits for this thread.
+            if lock.acquire(blocking=False):
+                try:
+                    self._journal.remove_if_idle()
+                finally:
+                    lock.release()
+                break
 
     @classmethod
     def end_all(cls) -> None:
@@ -242,7 +249,7 @@ class _Sweeper(threading.Thread):
             if isinstance(thread, cls) and thread.is_alive():
                 thread._hurry.set()
                 thread._journal.remove_if_idle()
-                thread.join(1)  # not for ever: who forks may hold the lock that it waits for
+                thread.join(1)  # not for ever: its disk may hang
 
 
 if hasattr(os, "register_at_fork"):
