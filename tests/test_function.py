@@ -489,6 +489,29 @@ def test_colliding_names_are_held() -> None:
     assert list(channel.requests[0].args.values()) == [1, 2, 4000]
 
 
+def test_below_a_decorator_that_fills_in_arguments() -> None:
+    """Above the gate such a decorator is no part of the call: each argument has its own name."""
+    channel, options = asked_for(
+        policy=ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
+    )
+
+    def with_session(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return function("session", *args, **kwargs)
+
+        return wrapped
+
+    @with_session
+    @guard(**options)
+    def pay(session: str, customer: str, amount: int = 0) -> tuple[str, str, int]:
+        return session, customer, amount
+
+    assert pay("c1", 4000) == ("session", "c1", 4000)
+    args = {"session": "session", "customer": "c1", "amount": 4000}
+    assert [request.args for request in channel.requests] == [args]
+
+
 def test_wider_than_its_signature() -> None:
     """A decorated function may take more than it shows: then the call is held, not refused."""
     channel, options = asked_for(policy=ApprovalPolicy(amount_over={"arg": "a", "threshold": 5}))
