@@ -348,6 +348,22 @@ def test_self_that_is_not_bound() -> None:
     assert channel.requests[0].args == {"self": Sender, "cls": 2}
 
 
+def test_partial_of_a_partial() -> None:
+    """What an inner partial with attributes fills in, which Python keeps apart, is seen as well."""
+    rule = ApprovalPolicy(match_args={"database": "prod"})
+    channel, options = asked_for(policy=rule)
+
+    def drop(database: str, table: str) -> str:
+        return f"dropped {database}.{table}"
+
+    inner = functools.update_wrapper(functools.partial(drop, "prod"), drop)
+    guarded = guard(functools.partial(inner, "users"), **options)
+
+    assert guarded() == guard(guarded, **options)() == "dropped prod.users"
+    args = {"database": "prod", "table": "users"}
+    assert [request.args for request in channel.requests] == [args] * 3
+
+
 def test_partial_shows_what_is_filled_in() -> None:
     """The approver of a partial sees all that will run, and it stays a partial."""
     channel, options = asked_for()

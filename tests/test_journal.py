@@ -336,6 +336,7 @@ def test_log_that_is_open_already(log_path: Path) -> None:
     burst(log_path, 1)
     os.mkfifo(f"{log_path}.pipe")  # to look for the line in it would take for ever
     os.mkfifo(f"{log_path}.inflight-pipe")  # to look for notes, too
+    os.symlink(f"{log_path}.inflight-loop", f"{log_path}.inflight-loop")
 
     in_child(lambda: guard(os._exit, policy=FREE, audit=log_path)(0))
     assert AuditLog(log_path).in_flight() == []

@@ -442,6 +442,8 @@ class Cut(list[Any]):
 class Column:
     """Such as pandas' Series."""
 
+    __module__ = "pandas.core.series"
+
     def tolist(self) -> list[str]:
         return ["a", "prod-1"]
 

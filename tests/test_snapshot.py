@@ -161,6 +161,9 @@ def test_ordered_dict_that_was_reordered() -> None:
     ordered.move_to_end("b")
     assert snapshot.changed()
 
+    dict.update(ordered, c=3)  # as code in C may do
+    assert Snapshot({"a": ordered}).copy()["a"]["c"] == 3
+
 
 @pytest.mark.parametrize(
     ("value", "change"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actionguard._signature import Unnamed
-from actionguard._snapshot import Snapshot
+from actionguard._snapshot import Snapshot, slots_of
 from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision, blocked_message, denial_message
@@ -311,10 +311,11 @@ class _Passage:
 
 
 def _copied(decision: Decision) -> Decision:
-    if type(decision) is not Decision:  # it may have slots
-        return copy.copy(decision)
-    copied = object.__new__(Decision)  # copy.copy would take 1 us more
+    copied = object.__new__(type(decision))  # copy.copy would take 1 us more
     vars(copied).update(vars(decision))
+    for slot in () if type(decision) is Decision else slots_of(type(decision)):
+        with suppress(AttributeError):  # it is empty
+            slot.__set__(copied, slot.__get__(decision))
     return copied
 
 

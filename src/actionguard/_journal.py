@@ -259,9 +259,9 @@ if hasattr(os, "register_at_fork"):
 def note_files(log: str) -> list[str]:
     """The note files beside a log, whichever process they belong to."""
     folder, name = os.path.split(log)
-    with suppress(OSError), os.scandir(folder) as beside:
-        notes = (file for file in beside if file.name.startswith(f"{name}.inflight-"))
-        return [file.path for file in notes if file.is_file()]  # a pipe would be read for ever
+    with suppress(OSError):
+        notes = [f"{folder}/{n}" for n in os.listdir(folder) if n.startswith(f"{name}.inflight-")]
+        return [path for path in notes if os.path.isfile(path)]  # a pipe would be read for ever
     return []
 
 

@@ -119,7 +119,7 @@ _SCALAR_REPRS: dict[type, Callable[[Any], str]] = {
     Decimal: Decimal.__repr__,
     Fraction: Fraction.__repr__,
     bytes: bytes.__repr__,
-    bytearray: bytearray.__repr__,
+    bytearray: lambda value: f"bytearray({bytes(value)!r})",
 }
 
 

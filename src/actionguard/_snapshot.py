@@ -107,7 +107,9 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
     if issubclass(cls, Enum):  # whatever it is besides, its members are the only ones
         return None
     if issubclass(cls, OrderedDict):  # dict's own methods do not know of `move_to_end`
-        return _flat(OrderedDict.items(value))
+        items = _flat(OrderedDict.items(value))
+        if len(items) == 2 * dict.__len__(value):  # nor it of what they put in
+            return items
     if issubclass(cls, dict):
         return _flat(dict.items(value))
     for base in SEQUENCES:
@@ -205,7 +207,7 @@ def _copy_state(shell: Any, value: Any, fields: dict[str, Any], copies: dict[int
 
     attributes = _attributes(value).copy()
     _attributes(shell).update({name: new(name, item) for name, item in attributes.items()})
-    for slot in _slots(type(value)):
+    for slot in slots_of(type(value)):
         with suppress(AttributeError):  # it is empty
             item = new(slot.__name__, slot.__get__(value))
             if item and slot.__name__ == "__pydantic_extra__":
@@ -221,7 +223,8 @@ def _attributes(value: Any) -> dict[str, Any]:
     return attributes
 
 
-def _slots(cls: type[Any]) -> Iterator[MemberDescriptorType]:
+def slots_of(cls: type[Any]) -> Iterator[MemberDescriptorType]:
+    """The slots of a class and of its bases."""
     for base in cls.__mro__:
         for attribute in vars(base).values():
             if type(attribute) is MemberDescriptorType:

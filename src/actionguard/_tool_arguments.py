@@ -79,8 +79,9 @@ class ToolArguments:
         self.sees = self._signature.sees
         if schema is not None:
             self.parameters = sorted({*schema, *(own or ())})
-            if self._signature.names is not None or not _is_open(tool.args_schema):
-                self._signature.names = frozenset(self.parameters)
+            more = {n for n, p in _parameters(body).items() if p.kind is p.VAR_KEYWORD}
+            is_open = _is_open(tool.args_schema) and more.isdisjoint(self._signature.hidden)
+            self._signature.names = None if is_open else frozenset(self.parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call.
@@ -124,7 +125,7 @@ def is_seen_at_a_glance(tool: Any, name: str) -> bool:
         if not inspect.isfunction(body) or vars(body):  # it may have another one's signature
             return False
         hints.append(body.__annotations__.get(name, str))
-    return all(isinstance(hint, (str, type)) and hint in _PLAIN for hint in hints)
+    return all(type(hint) in (str, type) and hint in _PLAIN for hint in hints)
 
 
 def bare_class(tool: BaseTool) -> Any:
@@ -162,7 +163,7 @@ def _schema_fields(tool: BaseTool) -> Mapping[str, Any] | None:
 def _is_open(schema: Any) -> bool:
     """Whether calls may bring what the schema does not list."""
     if isinstance(schema, dict):
-        return bool(schema.get("additionalProperties"))
+        return schema.get("additionalProperties", False) is not False
     config: Any = getattr(schema, "model_config", None)
     return isinstance(config, dict) and config.get("extra") == "allow"
 

@@ -460,7 +460,8 @@ class _Writer:
         files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
         with suppress(OSError), os.scandir(folder) as beside:
             likely = (f for f in beside if f.inode() == inode or f.name.startswith(name))
-            files += (f.path for f in likely if f.is_file())  # to open a pipe would wait for ever
+            # To open a pipe would wait for ever.
+            files += [file.path for file in likely if os.path.isfile(file.path)]
         for found in files:
             with suppress(OSError), open(found, "rb") as file:
                 file.seek(offset)

@@ -351,7 +351,8 @@ def _inside(value: Any) -> list[Any] | None:
         return list(value)
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
-    if hasattr(type(value), "tolist") and not isinstance(value, memoryview):
+    library = type(value).__module__.partition(".")[0]
+    if library in ("numpy", "pandas") and hasattr(value, "tolist"):
         return [value.tolist()]  # numpy's and pandas' str() leave out the middle of a long one
     if hasattr(value, "get_secret_value"):  # pydantic's SecretStr shows only stars
         return [value.get_secret_value()]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from abc import abstractmethod
 from concurrent.futures import Future
+from typing import Any
 
 from actionguard.audit import read_log
 from actionguard.channels.base import ApprovalChannel
@@ -26,12 +27,16 @@ class ScriptExhausted(AssertionError):
 
 
 class _RecordingChannel(ApprovalChannel):
-    # One for all channels, which so can be pickled; nobody keeps it for longer than a moment.
-    _asked = threading.Condition()
-
     def __init__(self) -> None:
         #: What the channel was asked so far, in order.
         self.requests: list[Action] = []
+        self._asked = threading.Condition()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_asked": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _asked=threading.Condition())
 
     def wait_for_requests(self, count: int = 1, timeout: float = 10.0) -> list[Action]:
         """Block until the channel was asked that often, by calls in other threads.
@@ -121,12 +126,14 @@ class ScriptedChannel(_AnsweringChannel):
                     "ScriptedChannel takes answers that are a Decision, True, False or an "
                     f"exception to raise, not {answer!r}"
                 )
-        self._left = list(answers)
+        self._answers = answers
+        self._given = 0
 
     def _answer(self, action: Action) -> Decision:
-        if not self._left:
+        if self._given == len(self._answers):
             raise ScriptExhausted(f"ScriptedChannel has no answer left for {action.pretty()}")
-        answer = self._left.pop(0)
+        answer = self._answers[self._given]
+        self._given += 1
         if isinstance(answer, BaseException):
             raise answer
         return Decision(answer) if isinstance(answer, bool) else answer

@@ -48,6 +48,13 @@ def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def asyncio_takes_ctrl_c() -> bool:
+    """Whether a loop handles the signal, by `asyncio.run` or by `add_signal_handler`."""
+    handler = signal.getsignal(signal.SIGINT)
+    module = getattr(getattr(handler, "func", handler), "__module__", None)
+    return str(module).startswith("asyncio.")
+
+
 def is_terminal(stream: object) -> bool:
     """Whether a person sees what is written there."""
     try:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
-from actionguard.channels.base import ApprovalChannel, in_a_loop, start_thread
+from actionguard.channels.base import ApprovalChannel, start_thread
 from actionguard.core import Action, Decision
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def run_sync(answer: Awaitable[T]) -> T:
     # A loop of its own instead of asyncio.run, which would leave the thread without the current
     # loop that the program may have set, and would wait for executor threads that hang.
     loop = asyncio.new_event_loop()
-    if not in_a_loop():
+    if not _is_in_a_loop():
         return _run(loop, answer)
     context = contextvars.copy_context()
     done: list[Callable[[], T]] = []
@@ -66,6 +66,14 @@ def run_sync(answer: Awaitable[T]) -> T:
             loop.call_soon_threadsafe(_cancel_all, loop)
         raise
     return done[0]()
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _run(loop: asyncio.AbstractEventLoop, answer: Awaitable[T]) -> T:

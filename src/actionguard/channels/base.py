@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -100,12 +99,6 @@ def _waited_for(answer: Awaitable[Decision]) -> Decision:
     from actionguard.channels._waiting import run_sync
 
     return run_sync(answer)
-
-
-def in_a_loop() -> bool:
-    """Whether an asyncio loop runs in this thread, and so waits while this thread does."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def start_thread(

@@ -20,7 +20,7 @@ from actionguard._render import show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
 from actionguard.channels._terminal import WITHDRAWN, Unanswered
-from actionguard.channels.base import ApprovalChannel, in_a_loop, start_thread
+from actionguard.channels.base import ApprovalChannel, start_thread
 from actionguard.core import Action, Decision
 
 #: Seconds that a cancelled wait may take to put the terminal back in order.
@@ -100,11 +100,14 @@ class CLIChannel(ApprovalChannel):
         try:
             _line.enter(turn)
             return (await answered)()
-        finally:
+        except asyncio.CancelledError:
             _line.give_up(turn)
-            if answered.cancelled() and turn.terminal is not None:
+            if turn.terminal is not None:
                 # The program may go on at the terminal: first, our thread lets go of that.
                 await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
+            raise
+        finally:
+            _line.give_up(turn)
 
     def _in_turn(self, action: Action, turn: _Turn) -> Decision:
         """Wait for the turn, ask, and pass the turn on."""
@@ -201,9 +204,11 @@ class _Turn(Future[None]):
         super().__init__()
         self._loop_runs = loop_runs
         self.given_up = False
-        #: Whether Ctrl-C would leave the caller waiting: it interrupts the main thread, or cancels
-        #: a task of a loop, which a plain caller on that loop keeps from running.
-        self.deaf = not _terminal.in_main_thread() or (loop_runs is None and in_a_loop())
+        #: Whether Ctrl-C would leave the caller waiting: it interrupts the main thread, or asyncio
+        #: has it cancel a task, which a plain caller keeps from running.
+        self.deaf = not _terminal.in_main_thread() or (
+            loop_runs is None and _terminal.asyncio_takes_ctrl_c()
+        )
         #: The thread that waits for the turn, and then asks; who waits on a loop has none yet.
         self.thread = None if loop_runs else threading.get_ident()
         #: Whether others were there before.
