@@ -33,12 +33,12 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
     if issubclass(type(target), functools.partial):
         # The arguments that are filled in already are shown with the others.
-        inner = target.func
-        is_plain = inspect.isfunction(inner) or isinstance(inner, type)
-        called = (_object if is_plain else guard_callable)(inner, options, on_denied)
-        inner = functools.partial(called, *target.args, **target.keywords)
-        inner.__dict__.update(target.__dict__)
-        return inner
+        # A function is not guarded as one, since it would be pickled as its bare self.
+        is_plain = inspect.isfunction(target.func) or isinstance(target.func, type)
+        called = (_object if is_plain else guard_callable)(target.func, options, on_denied)
+        guarded = functools.partial(called, *target.args, **target.keywords)
+        guarded.__dict__.update(target.__dict__)
+        return guarded
     if inspect.isfunction(target):
         return _Edge(target, options, on_denied).guarded()
     if isinstance(target, type):
