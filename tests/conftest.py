@@ -26,6 +26,14 @@ os.environ["no_proxy"] = "127.0.0.1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class OddMeta(type):
+    """Of classes that do not tell their names."""
+
+    @property
+    def __name__(cls) -> str:
+        raise RuntimeError("no name")
+
+
 @contextlib.contextmanager
 def kept_busy(change: Callable[[int], None]) -> Iterator[None]:
     """Let another thread call `change` with 1, 2, 3, ... meanwhile, and come between any steps."""

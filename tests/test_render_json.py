@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
-from conftest import kept_busy
+from conftest import OddMeta, kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -128,12 +128,6 @@ class Lazy:
 class Endless:
     def __repr__(self) -> str:
         return repr([self])
-
-
-class OddMeta(type):
-    @property
-    def __name__(cls) -> str:
-        raise RuntimeError("no name")
 
 
 class Nameless(metaclass=OddMeta):

@@ -18,6 +18,7 @@ import numpy as np
 import pydantic
 import pydantic.v1
 import pytest
+from conftest import OddMeta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -258,12 +259,6 @@ class Pretends:
 
     def __repr__(self) -> str:
         return "<a dict, it says>"
-
-
-class OddMeta(type):
-    @property
-    def __name__(cls) -> str:
-        raise RuntimeError("no name")
 
 
 class Nameless(metaclass=OddMeta):

@@ -70,6 +70,7 @@ class Snapshot:
 
 def copied(args: dict[str, Any]) -> dict[str, Any]:
     """The arguments in containers of their own."""
+    # As `Snapshot` does it, but for plain values without one: 0.6 us instead of 0.85 for a rule.
     for value in args.values():
         if type(value) not in _SCALARS:
             return Snapshot(args).copy()
