@@ -31,7 +31,10 @@ from actionguard.core import Action, Decision
 
 refund = Action("refund_customer", {"amount": 4000.0, "customer_id": "cus_123"}, "Issue a refund.")
 ask = CLIChannel().request_approval
-aask = CLIChannel().arequest_approval
+
+async def aask(action):
+    from actionguard.channels._waiting import ask_async
+    return await ask_async(CLIChannel(), action)
 
 def say(decision):
     how = "unanswered" if decision.unanswered else "approved" if decision.approved else "denied"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import functools
 import gc
 import os
 import signal
@@ -20,9 +21,8 @@ from unittest import mock
 import pytest
 
 from actionguard import AuditLog, guard
-from actionguard.channels._waiting import call, in_thread, run_sync
-from actionguard.channels.base import ApprovalChannel, ask
-from actionguard.channels.slack import SlackChannel
+from actionguard.channels._waiting import ask_async, call, in_thread, run_sync
+from actionguard.channels.base import ApprovalChannel, ask, async_form_of, earlier_line, seconds
 from actionguard.core import Action, Decision
 
 ACTION = Action("refund", {"amount": 50})
@@ -49,6 +49,23 @@ class Async(Plain):
 both = pytest.mark.parametrize("kind", [Plain, Async])
 
 
+def ask_in_a_loop(channel: ApprovalChannel) -> Decision:
+    """Ask from sync code that runs inside a loop, as a notebook's cell does."""
+
+    async def cell() -> Decision:
+        return ask(channel, ACTION)
+
+    return asyncio.run(cell())
+
+
+WAYS = {
+    "sync": lambda channel: ask(channel, ACTION),
+    "async": lambda channel: asyncio.run(ask_async(channel, ACTION)),
+    "sync in a loop": ask_in_a_loop,
+}
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
 def ours() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "actionguard-approval"]
 
@@ -61,88 +78,80 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @both
-def test_asked_from_sync_code(kind: type[Plain]) -> None:
-    """Sync code can ask a plain and an async channel."""
-    decision = ask(kind(Decision.approve), ACTION)
-
-    assert decision.approved is True
-
-
-@both
-def test_asked_from_async_code(kind: type[Plain]) -> None:
-    """Async code can ask a plain and an async channel."""
-    decision = asyncio.run(kind(Decision.deny).arequest_approval(ACTION))
-
-    assert decision.approved is False
-
-
-@both
-def test_asked_from_sync_code_inside_a_running_loop(kind: type[Plain]) -> None:
-    """Sync code that runs inside a loop (a notebook's cell) can ask both as well."""
-
-    async def cell() -> Decision:
-        return ask(kind(Decision.approve), ACTION)
-
-    assert asyncio.run(cell()).approved is True
-
-
-@both
-def test_contextvars_arrive(kind: type[Plain]) -> None:
-    """The channel sees the caller's context, from every kind of code."""
+@every_way
+def test_asked(kind: type[Plain], way: Callable[[ApprovalChannel], Decision]) -> None:
+    """Sync and async code can ask plain and async channels, which see the caller's context."""
     seen: list[str] = []
 
     def answer() -> Decision:
         seen.append(WHO.get())
-        return Decision.approve()
+        return Decision.approve("fine")
 
-    async def inside() -> None:
-        WHO.set("ada")
-        ask(kind(answer), ACTION)
-        await kind(answer).arequest_approval(ACTION)
-
-    asyncio.run(inside())
-    token = WHO.set("grace")
-    ask(kind(answer), ACTION)
+    token = WHO.set("ada")
+    decision = way(kind(answer))
     WHO.reset(token)
 
-    assert seen == ["ada", "ada", "grace"]
+    assert decision == Decision.approve("fine")
+    assert seen == ["ada"]
 
 
-def test_plain_channel_has_a_thread_of_its_own() -> None:
-    """A plain channel asked by async code blocks neither the loop's thread nor the executor's."""
-    threads: list[threading.Thread] = []
+@both
+@every_way
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("x")])
+def test_exceptions_come_through_as_the_same_object(
+    kind: type[Plain], way: Callable[[ApprovalChannel], Decision], error: BaseException
+) -> None:
+    """What a channel raises is what the caller catches, without a context of ours."""
 
     def answer() -> Decision:
-        threads.append(threading.current_thread())
-        return Decision.approve()
+        raise error
 
-    asyncio.run(Plain(answer).arequest_approval(ACTION))
+    with pytest.raises(type(error)) as caught:
+        way(kind(answer))
 
-    assert threads[0] is not threading.main_thread()
-    assert threads[0].daemon
-    assert not threads[0].name.startswith("asyncio_")
+    assert caught.value is error
+    assert error.__context__ is None
+
+
+def test_stop_iteration_of_a_plain_channel() -> None:
+    """StopIteration reaches sync code as it is; in a coroutine, Python wraps it."""
+    error = StopIteration("no more")
+
+    def answer() -> Decision:
+        raise error
+
+    with pytest.raises(StopIteration) as caught:
+        ask(Plain(answer), ACTION)
+    assert caught.value is error
+    with pytest.raises(RuntimeError) as wrapped:
+        asyncio.run(ask_async(Plain(answer), ACTION))
+    assert wrapped.value.__cause__ is error
+
+
+# --- async callers ---------------------------------------------------------------------------
 
 
 def test_a_thousand_plain_channels_leave_the_executor_free() -> None:
-    """While 1,000 plain channels wait, to_thread answers at once and the loop goes on."""
+    """1,000 plain channels wait in daemon threads, and meanwhile `to_thread` works at once."""
     release = threading.Event()
-    waiting = threading.Semaphore(0)
+    waiting: list[threading.Thread] = []
 
     def answer() -> Decision:
-        waiting.release()
+        waiting.append(threading.current_thread())
         release.wait(250)
         return Decision.approve()
 
     async def main() -> list[Decision]:
-        channel = Plain(answer)
-        asked = [asyncio.create_task(channel.arequest_approval(ACTION)) for _ in range(1_000)]
-        while waiting._value < 1_000:
+        asked = [asyncio.create_task(ask_async(Plain(answer), ACTION)) for _ in range(1_000)]
+        while len(waiting) < 1_000:
             await asyncio.sleep(0.01)
         assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 120) == "free"
         release.set()
         return await asyncio.gather(*asked)
 
     assert all(decision.approved for decision in asyncio.run(main()))
+    assert len(set(waiting)) == 1_000
+    assert all(thread.daemon for thread in waiting)
 
 
 def test_ten_thousand_async_channels_need_no_thread() -> None:
@@ -156,11 +165,9 @@ def test_ten_thousand_async_channels_need_no_thread() -> None:
     async def main() -> None:
         nonlocal released
         released = asyncio.Event()
-        before = threading.active_count()
-        channel = Waiting()
-        asked = [asyncio.create_task(channel.arequest_approval(ACTION)) for _ in range(10_000)]
+        asked = [asyncio.create_task(ask_async(Waiting(), ACTION)) for _ in range(10_000)]
         await asyncio.sleep(0)
-        assert threading.active_count() <= before  # one of another test may have ended meanwhile
+        assert not ours()
         released.set()
         assert all(decision.approved for decision in await asyncio.gather(*asked))
 
@@ -168,29 +175,39 @@ def test_ten_thousand_async_channels_need_no_thread() -> None:
     asyncio.run(main())
 
 
-def test_cancellation_ends_the_wait_at_once() -> None:
+@pytest.mark.parametrize("loop_closed", [False, True])
+def test_cancellation_ends_the_wait_at_once(loop_closed: bool) -> None:
     """A cancelled task does not wait for its plain channel, whose late answer goes nowhere."""
-    asking, release, answered = threading.Event(), threading.Event(), threading.Event()
+    asking, release = threading.Event(), threading.Event()
+    problems: list[Any] = []
 
     def answer() -> Decision:
         asking.set()
         release.wait(250)
-        answered.set()
         return Decision.approve()
 
-    async def main() -> None:
-        wait = asyncio.ensure_future(Plain(answer).arequest_approval(ACTION))
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        wait = asyncio.ensure_future(ask_async(Plain(answer), ACTION))
         while not asking.is_set():
             await asyncio.sleep(0.005)
         wait.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wait
-        assert not answered.is_set()
+        assert ours()
+        if not loop_closed:
+            release.set()
+            while ours():
+                await asyncio.sleep(0.005)
+        return weakref.ref(loop)
 
-    asyncio.run(main())
-    release.set()  # after the loop was closed
-    assert answered.wait(120)
+    loop = asyncio.run(main())
+    release.set()
     until(lambda: not ours())
+    gc.collect()
+    assert problems == []
+    assert loop() is None  # no late answer keeps it
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks do not count before")
@@ -231,34 +248,6 @@ def test_a_channel_cannot_keep_a_cancellation_to_itself() -> None:
     assert ran == ["pay"]
 
 
-def test_late_answer_to_a_living_loop_goes_nowhere() -> None:
-    """An answer that comes after the wait was cancelled does not disturb the loop."""
-    asking, release = threading.Event(), threading.Event()
-    problems: list[Any] = []
-
-    def answer() -> None:
-        asking.set()
-        release.wait(250)
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: problems.append(context)
-        )
-        wait = asyncio.ensure_future(in_thread(answer))
-        while not asking.is_set():
-            await asyncio.sleep(0.005)
-        wait.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await wait
-        release.set()
-        while ours():
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.01)
-
-    asyncio.run(main())
-    assert problems == []
-
-
 def test_a_burst_of_waits_does_not_start_its_threads_on_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -296,26 +285,6 @@ def test_a_wait_that_is_cancelled_in_a_burst_starts_nothing() -> None:
     assert sorted(asked) == [1, 3]
 
 
-def test_a_late_answer_keeps_no_closed_loop() -> None:
-    """A loop that was closed while people were thinking is not kept for ever by their answers."""
-    releases = [threading.Event(), threading.Event()]
-
-    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
-        waits = [asyncio.ensure_future(in_thread(release.wait, 250)) for release in releases]
-        while len(ours()) < len(waits):
-            await asyncio.sleep(0.005)
-        return weakref.ref(asyncio.get_running_loop())
-
-    loop = asyncio.run(main())
-    for release in releases:  # one after the other
-        release.set()
-        until(lambda: len(ours()) < len(releases))
-    until(lambda: not ours())
-    gc.collect()
-
-    assert loop() is None
-
-
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_thread_that_cannot_start_is_its_own_callers_error(
@@ -345,42 +314,39 @@ def test_a_thread_that_cannot_start_is_its_own_callers_error(
     assert asyncio.run(main()) == [error if n == failing else n for n in range(3)]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("x")])
-@both
-def test_exceptions_come_through_as_the_same_object(
-    kind: type[Plain], error: BaseException
-) -> None:
-    """What a channel raises is what the caller catches, in and out of loops."""
+class Callables:
+    """Every shape that a function handed to us may have."""
 
-    def answer() -> Decision:
-        raise error
+    @staticmethod
+    def plain(x: int) -> int:
+        return x
 
-    async def cell() -> None:
-        ask(kind(answer), ACTION)
+    @staticmethod
+    async def asynchronous(x: int) -> int:
+        return x
 
-    for attempt in (
-        lambda: ask(kind(answer), ACTION),
-        lambda: asyncio.run(kind(answer).arequest_approval(ACTION)),
-        lambda: asyncio.run(cell()),
-    ):
-        with pytest.raises(type(error)) as caught:
-            attempt()
-        assert caught.value is error
+    class Object:
+        async def __call__(self, x: int) -> int:
+            return x
+
+    @staticmethod
+    def returns_a_coroutine(x: int) -> Awaitable[int]:
+        return Callables.asynchronous(x)
 
 
-def test_stop_iteration_of_a_plain_channel() -> None:
-    """StopIteration reaches sync code as it is; in a coroutine, Python wraps it."""
-    error = StopIteration("no more")
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(Callables.plain, Callables.asynchronous, Callables.Object()),
+        *(Callables.returns_a_coroutine, functools.partial(Callables.asynchronous)),
+    ],
+)
+def test_call_takes_every_shape_of_function(function: Any) -> None:
+    """`call` awaits what is async in any way, and runs the rest in a thread."""
+    assert asyncio.run(call(function, 7)) == 7  # type: ignore[arg-type]
 
-    def answer() -> Decision:
-        raise error
 
-    with pytest.raises(StopIteration) as caught:
-        ask(Plain(answer), ACTION)
-    assert caught.value is error
-    with pytest.raises(RuntimeError) as wrapped:
-        asyncio.run(Plain(answer).arequest_approval(ACTION))
-    assert wrapped.value.__cause__ is error
+# --- sync callers of async channels ----------------------------------------------------------
 
 
 def test_an_async_channel_of_another_loop_fails_loudly() -> None:
@@ -418,18 +384,6 @@ def test_run_sync_leaves_the_current_loop_alone() -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def test_run_sync_shows_no_exception_of_its_own() -> None:
-    """What a channel raises is not shown as raised while another exception was handled."""
-
-    def answer() -> Decision:
-        raise ValueError("x")
-
-    with pytest.raises(ValueError, match="x") as caught:
-        ask(Async(answer), ACTION)
-
-    assert caught.value.__context__ is None
 
 
 def test_run_sync_winds_up_what_the_channel_left() -> None:
@@ -502,33 +456,7 @@ def test_ctrl_c_ends_the_wait_and_the_asking(inside: bool) -> None:
     until(lambda: not ours())
 
 
-class Callables:
-    """Every shape that a function handed to us may have."""
-
-    @staticmethod
-    def plain(x: int) -> int:
-        return x
-
-    @staticmethod
-    async def asynchronous(x: int) -> int:
-        return x
-
-    class Object:
-        async def __call__(self, x: int) -> int:
-            return x
-
-    @staticmethod
-    def returns_a_coroutine(x: int) -> Awaitable[int]:
-        return Callables.asynchronous(x)
-
-
-@pytest.mark.parametrize(
-    "function",
-    [Callables.plain, Callables.asynchronous, Callables.Object(), Callables.returns_a_coroutine],
-)
-def test_call_takes_every_shape_of_function(function: Any) -> None:
-    """`call` awaits what is async in any way, and runs the rest in a thread."""
-    assert asyncio.run(call(function, 7)) == 7
+# --- channels made of other channels ---------------------------------------------------------
 
 
 class TwoForms(ApprovalChannel):
@@ -537,104 +465,84 @@ class TwoForms(ApprovalChannel):
     def request_approval(self, action: Action) -> Decision:
         return Decision.approve("plain")
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
         return Decision.approve("async")
 
 
-def answers(channel: ApprovalChannel) -> list[str | None]:
-    return [
-        ask(channel, ACTION).comment,
-        asyncio.run(channel.arequest_approval(ACTION)).comment,
-    ]
+class Below(TwoForms):
+    """Adds nothing to the forms."""
 
 
-def test_subclass_with_another_plain_form_is_heard_by_async_code() -> None:
-    """Replacing only `request_approval` replaces both, or async code would pass it by."""
-
-    class Strict(TwoForms):
-        def request_approval(self, action: Action) -> Decision:
-            return Decision.deny(f"strict, {super().request_approval(action).comment}")
-
-    class Mixin:
-        def request_approval(self, action: Action) -> Decision:
-            return Decision.deny("mixin")
-
-    class Mixed(Mixin, TwoForms):  # type: ignore[misc]
-        pass
-
-    class Below(Strict):
-        pass
-
-    assert answers(TwoForms()) == ["plain", "async"]
-    assert answers(Strict()) == ["strict, plain", "strict, plain"]
-    assert answers(Below()) == ["strict, plain", "strict, plain"]
-    assert answers(Mixed()) == ["mixin", "mixin"]
+class Override(TwoForms):
+    def request_approval(self, action: Action) -> Decision:
+        return Decision.deny(f"mine, {super().request_approval(action).comment}")
 
 
-def test_subclass_with_another_async_form_is_heard_by_sync_code() -> None:
-    """Replacing only `arequest_approval` replaces both, and is enough for a new channel."""
-
-    class Strict(TwoForms):
-        async def arequest_approval(self, action: Action) -> Decision:
-            return Decision.deny(f"strict, {(await super().arequest_approval(action)).comment}")
-
-    class Only(ApprovalChannel):
-        async def arequest_approval(self, action: Action) -> Decision:
-            return Decision.deny("only")
-
-    assert answers(Strict()) == ["strict, async", "strict, async"]
-    assert answers(Only()) == ["only", "only"]  # type: ignore[abstract]
+class Wrapped(TwoForms):
+    @functools.wraps(TwoForms.request_approval)  # takes attributes along
+    def request_approval(self, action: Action) -> Decision:
+        return Decision.deny(f"mine, {super().request_approval(action).comment}")
 
 
-def test_subclasses_that_replace_different_forms() -> None:
-    """Each level may replace either form, and call the one that it inherits: all are heard once."""
-
-    class First(TwoForms):
-        def request_approval(self, action: Action) -> Decision:
-            return Decision.approve(f"first, {super().request_approval(action).comment}")
-
-    class Second(First):
-        async def arequest_approval(self, action: Action) -> Decision:
-            return Decision.approve(f"second, {(await super().arequest_approval(action)).comment}")
-
-    class Third(Second):
-        def request_approval(self, action: Action) -> Decision:
-            return Decision.approve(f"third, {super().request_approval(action).comment}")
-
-    class Fourth(Third):
-        async def arequest_approval(self, action: Action) -> Decision:
-            return Decision.approve(f"fourth, {(await super().arequest_approval(action)).comment}")
-
-    assert answers(First()) == ["first, plain"] * 2
-    assert answers(Second()) == ["second, first, plain"] * 2
-    assert answers(Third()) == ["third, second, first, plain"] * 2
-    assert answers(Fourth()) == ["fourth, third, second, first, plain"] * 2
+class AsyncOverride(TwoForms):
+    async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
+        return Decision.deny(f"mine, {super().request_approval(action).comment}")
 
 
-@pytest.mark.parametrize("form", ["request_approval", "arequest_approval"])
-def test_a_form_that_is_replaced_on_the_object_is_asked_both_ways(form: str) -> None:
-    """A test may replace the one form that a channel has by a stand-in on the object alone."""
-
-    class OnlyAsync(ApprovalChannel):
-        async def arequest_approval(self, action: Action) -> Decision:
-            return Decision.deny("the class's")
-
-    channel: Any = Plain(Decision.deny)
-    stand_in = mock.Mock(return_value=Decision.approve("stand-in"))
-    if form == "arequest_approval":
-        channel = OnlyAsync()  # type: ignore[abstract]
-        stand_in = mock.AsyncMock(return_value=Decision.approve("stand-in"))
-    setattr(channel, form, stand_in)
-
-    assert answers(channel) == ["stand-in", "stand-in"]
+class Mixin:
+    def request_approval(self, action: Action) -> Decision:
+        return Decision.deny("mixin")
 
 
-@pytest.mark.parametrize("kind", [ApprovalChannel, Plain, Async])
+class Mixed(Mixin, TwoForms):  # type: ignore[misc]
+    pass
+
+
+class Forwarding(ApprovalChannel):
+    """Asks what another channel asks, in its name."""
+
+    def __init__(self) -> None:
+        self.request_approval = TwoForms().request_approval  # type: ignore[method-assign]
+
+    def request_approval(self, action: Action) -> Decision:
+        raise NotImplementedError
+
+
+def stand_in() -> Any:
+    channel = TwoForms()
+    channel.request_approval = mock.Mock(return_value=Decision(True, "mine"))  # type: ignore[method-assign]
+    return channel
+
+
+@pytest.mark.parametrize(
+    ("channel", "plain", "asynchronous"),
+    [
+        (TwoForms(), "plain", "async"),
+        (Below(), "plain", "async"),
+        (Override(), "mine, plain", "mine, plain"),
+        (Wrapped(), "mine, plain", "mine, plain"),
+        (AsyncOverride(), "mine, plain", "mine, plain"),
+        (Mixed(), "mixin", "mixin"),
+        (Forwarding(), "plain", "async"),
+        (stand_in(), "mine", "mine"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, ApprovalChannel) else "",
+)
+def test_what_replaces_a_plain_form_is_heard_by_async_code(
+    channel: ApprovalChannel, plain: str, asynchronous: str
+) -> None:
+    """Replacing `request_approval` in any way drops its async form, which would pass it by."""
+    assert ask(channel, ACTION).comment == plain
+    assert asyncio.run(ask_async(channel, ACTION)).comment == asynchronous
+
+
+@pytest.mark.parametrize("kind", [ApprovalChannel, Plain, Async, TwoForms])
 def test_stand_in_that_is_specified_by_a_channel(kind: type[ApprovalChannel]) -> None:
-    """`mock` sees by a class that its async form has to be awaited."""
+    """A mock that is made from a channel's class is asked like one."""
     channel = mock.create_autospec(kind, instance=True)
     channel.name = "stand-in"
-    channel.arequest_approval.return_value = Decision.approve()
+    channel.request_approval.return_value = Decision.approve()
 
     @guard(channel=channel, audit=NO_LOG)
     async def refund() -> str:
@@ -643,34 +551,8 @@ def test_stand_in_that_is_specified_by_a_channel(kind: type[ApprovalChannel]) ->
     assert asyncio.run(refund()) == "refunded"
 
 
-@pytest.mark.parametrize("form", ["request_approval", "arequest_approval"])
-def test_subclass_of_slack_channel_may_call_the_inherited_form(form: str) -> None:
-    """A subclass of the real one that adds to either form and calls the inherited is no loop."""
-
-    def plain(self: Any, action: Action) -> Decision:
-        seen.append(form)
-        return SlackChannel.request_approval(self, action)
-
-    async def asynchronous(self: Any, action: Action) -> Decision:
-        seen.append(form)
-        return await SlackChannel.arequest_approval(self, action)
-
-    class Session:
-        def post(self, url: str, json: Any, timeout: float) -> Any:
-            return type("Response", (), {"status_code": 200})
-
-    seen: list[str] = []
-    method = plain if form == "request_approval" else asynchronous
-    channel = type("Mine", (SlackChannel,), {form: method})(
-        "https://slack.example/x", session=Session(), poll_fn=lambda _: Decision.approve("yes")
-    )
-
-    assert answers(channel) == ["yes", "yes"]
-    assert seen == [form, form]
-
-
-def test_abstract_without_either_form() -> None:
-    """A channel that answers in no form cannot be made."""
+def test_abstract() -> None:
+    """A channel that cannot be asked cannot be made."""
 
     class Nothing(ApprovalChannel):
         pass
@@ -685,3 +567,49 @@ def test_deepcopy_shares() -> None:
     channel.lock = threading.Lock()  # type: ignore[attr-defined]
 
     assert copy.deepcopy({"channel": channel})["channel"] is channel
+
+
+# --- what our channels share -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, float("nan"), float("inf"), 1e300, True, "5", None])
+def test_times_that_cannot_be(value: Any) -> None:
+    """A time that is no finite number from 0 up is an error that names setting and value."""
+    with pytest.raises(ValueError, match="timeout must be a finite number of seconds") as caught:
+        seconds("timeout", value)
+
+    assert str(caught.value).endswith(f"not {value!r}")
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    """A record whose call ended 5 seconds ago."""
+    timestamp = time.strftime("%Y-%m-%dT%H:%M:%S.500000+00:00", time.gmtime(time.time() - 65))
+    ran: dict[str, Any] = {"timestamp": timestamp, "approved": None, "executed": True}
+    return {**ran, "error": None, "waited_s": 50.0, "ran_s": 9.5, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "The same call ran 5 s ago"),
+        ({"error": "TimeoutError"}, "The same call failed 5 s ago and may have gone through"),
+        ({"executed": None}, "The same call failed 5 s ago and may have gone through"),
+        ({"executed": False, "approved": False}, "The same call was denied 5 s ago"),
+        ({"executed": False, "error": "x"}, "The same call was stopped before it ran, 5 s ago"),
+        ({"state": "waiting", "executed": None}, "The same call is waiting"),
+        ({"state": "running", "executed": None}, "The same call is running"),
+        ({"ran_s": -600}, "The same call ran 10 min ago"),
+        ({"ran_s": -20_000}, "The same call ran 5 h ago"),
+        ({"ran_s": -200_000}, "The same call ran 2 days ago"),
+        ({"ran_s": 600}, "The same call ran 0 s ago"),
+        ({"timestamp": "yesterday"}, "The same call ran"),
+        ({"timestamp": None}, "The same call ran"),
+    ],
+)
+def test_earlier_line(changes: dict[str, Any], line: str) -> None:
+    """What became of the newest equal call is told in one line."""
+    action = copy.copy(ACTION)
+    action.earlier = [record(**changes), record()]  # type: ignore[attr-defined]
+
+    assert earlier_line(action) == line
+    assert earlier_line(ACTION) is None

@@ -27,6 +27,7 @@ from terminal import PRELUDE, QUESTION, environment
 
 from actionguard.channels import ApprovalChannel, CLIChannel, cli
 from actionguard.channels._banner import Banner
+from actionguard.channels._waiting import ask_async
 from actionguard.core import Action, Decision
 
 REFUND = Action(
@@ -112,7 +113,7 @@ def test_input_fn_that_raises_for_a_task() -> None:
     channel = CLIChannel(stream=io.StringIO(), input_fn=lambda _: next(answers))
 
     with pytest.raises(RuntimeError, match="StopIteration"):
-        asyncio.run(channel.arequest_approval(REFUND))
+        asyncio.run(ask_async(channel, REFUND))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_withdrawn_from_a_pipe(late: bool, monkeypatch: pytest.MonkeyPatch) -> N
             time.sleep(0.01)
 
     async def withdraw() -> None:
-        task = asyncio.create_task(channel.arequest_approval(REFUND))
+        task = asyncio.create_task(ask_async(channel, REFUND))
         await asyncio.to_thread(asked, 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -709,7 +710,7 @@ def test_tasks_take_turns() -> None:
 
     async def main() -> None:
         tasks = [
-            asyncio.create_task(person.channel().arequest_approval(Action(f"tool{n}", {})))
+            asyncio.create_task(ask_async(person.channel(), Action(f"tool{n}", {})))
             for n in range(100)
         ]
         assert await asyncio.to_thread(person.asked.acquire, timeout=120)
@@ -730,7 +731,7 @@ def test_cancelled_waiter_leaves_the_line() -> None:
 
     async def main() -> None:
         first, second, third = (
-            asyncio.create_task(person.channel().arequest_approval(Action(name, {})))
+            asyncio.create_task(ask_async(person.channel(), Action(name, {})))
             for name in ("first", "second", "third")
         )
         await asyncio.sleep(0)
@@ -751,13 +752,13 @@ def test_cancelled_question() -> None:
     person = Person()
 
     async def main() -> None:
-        task = asyncio.create_task(person.channel().arequest_approval(Action("first", {})))
+        task = asyncio.create_task(ask_async(person.channel(), Action("first", {})))
         assert await asyncio.to_thread(person.asked.acquire, timeout=120)
         person.asked.release()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        following = asyncio.create_task(person.channel().arequest_approval(Action("second", {})))
+        following = asyncio.create_task(ask_async(person.channel(), Action("second", {})))
         assert await person.aanswer("y") == "first"
         assert await person.aanswer("n") == "second"
         assert not (await following).approved
@@ -773,7 +774,7 @@ def test_a_blocked_loop_is_no_deadlock() -> None:
 
     async def main() -> None:
         tasks = [
-            asyncio.create_task(person.channel().arequest_approval(Action(name, {})))
+            asyncio.create_task(ask_async(person.channel(), Action(name, {})))
             for name in ("first", "second")
         ]
         await asyncio.sleep(0)
@@ -796,7 +797,7 @@ def test_context_arrives() -> None:
 
     async def main() -> Decision:
         user.set("yes")
-        return await channel.arequest_approval(REFUND)
+        return await ask_async(channel, REFUND)
 
     assert asyncio.run(main()).approved
 
@@ -808,7 +809,7 @@ def test_question_within_a_question(outer: bool, inner: bool) -> None:
 
     def ask(channel: CLIChannel, as_task: bool) -> Decision:
         if as_task:
-            return asyncio.run(channel.arequest_approval(REFUND))
+            return asyncio.run(ask_async(channel, REFUND))
         return channel.request_approval(REFUND)
 
     inside = []
@@ -866,7 +867,7 @@ def test_failing_question_passes_the_turn_on() -> None:
     with pytest.raises(ZeroDivisionError):
         CLIChannel(stream=io.StringIO(), input_fn=broken).request_approval(REFUND)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(CLIChannel(stream=io.StringIO(), input_fn=broken).arequest_approval(REFUND))
+        asyncio.run(ask_async(CLIChannel(stream=io.StringIO(), input_fn=broken), REFUND))
     assert shown(REFUND)
 
 

@@ -24,6 +24,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actionguard.channels._waiting import ask_async
 from actionguard.channels.slack import NotDelivered, SlackChannel
 from actionguard.core import Action, Decision
 
@@ -155,7 +156,7 @@ def plain(channel: SlackChannel, action: Action) -> Decision:
 
 
 def awaited(channel: SlackChannel, action: Action) -> Decision:
-    return asyncio.run(channel.arequest_approval(action))
+    return asyncio.run(ask_async(channel, action))
 
 
 both = pytest.mark.parametrize("ask", [plain, awaited])
@@ -892,7 +893,7 @@ def test_async_waits_hold_no_thread(hook: Hook) -> None:
         channel = SlackChannel(
             "https://slack.example/x", poll_fn=poll, poll_interval=0.05, session=Minimal()
         )
-        waits = [asyncio.create_task(channel.arequest_approval(refund())) for _ in range(300)]
+        waits = [asyncio.create_task(ask_async(channel, refund())) for _ in range(300)]
         while len(channel._session.posts) < 300 or threading.active_count() > before:
             await asyncio.sleep(0.01)
         assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 120) == "free"
@@ -908,7 +909,7 @@ def test_cancelled_wait_ends_at_once(hook: Hook, no_threads_left: None) -> None:
 
     async def main() -> int:
         channel = SlackChannel(hook.url, poll_fn=asked.append, poll_interval=0.01)
-        wait = asyncio.create_task(channel.arequest_approval(refund()))
+        wait = asyncio.create_task(ask_async(channel, refund()))
         while not asked:
             await asyncio.sleep(0.01)
         wait.cancel()
@@ -940,7 +941,7 @@ def test_cancelled_while_it_polls(hook: Hook, no_threads_left: None) -> None:
     async def main(poll_fn: Any) -> None:
         polling.clear()
         channel = SlackChannel(hook.url, poll_fn=poll_fn)
-        wait = asyncio.create_task(channel.arequest_approval(refund()))
+        wait = asyncio.create_task(ask_async(channel, refund()))
         while not polling.is_set():
             await asyncio.sleep(0.01)
         wait.cancel()
@@ -961,7 +962,7 @@ def test_cancelled_while_it_posts(hook: Hook) -> None:
     hook.script = [hook.hang]
 
     async def main() -> None:
-        wait = asyncio.create_task(SlackChannel(hook.url).arequest_approval(refund()))
+        wait = asyncio.create_task(ask_async(SlackChannel(hook.url), refund()))
         while not hook.paths:
             await asyncio.sleep(0.01)
         wait.cancel()
@@ -978,7 +979,7 @@ def test_cancelled_between_attempts(hook: Hook, no_threads_left: None) -> None:
     hook.script = [reply(429, Retry_After="60")]
 
     async def main() -> None:
-        wait = asyncio.create_task(SlackChannel(hook.url).arequest_approval(refund()))
+        wait = asyncio.create_task(ask_async(SlackChannel(hook.url), refund()))
         while not hook.paths:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)

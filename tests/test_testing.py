@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actionguard import ApprovalDenied, AuditLog, guard
+from actionguard.channels._waiting import ask_async
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision
 from actionguard.testing import (
@@ -37,7 +38,7 @@ def asked(request: pytest.FixtureRequest) -> Any:
     """Asks a channel as guarded plain code does, or as guarded async code does."""
     if request.param == "sync":
         return ask
-    return lambda channel, action: asyncio.run(channel.arequest_approval(action))
+    return lambda channel, action: asyncio.run(ask_async(channel, action))
 
 
 @pytest.fixture

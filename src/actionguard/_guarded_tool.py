@@ -37,7 +37,7 @@ from actionguard._tool_arguments import (
     bare_class,
     is_seen_at_a_glance,
 )
-from actionguard.channels._waiting import in_thread
+from actionguard.channels._waiting import ask_async, in_thread
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision
 from actionguard.policy import rule_names
@@ -593,7 +593,7 @@ class _Caller:
         """Called in the tool's thread; cancelled with the task, after which nothing runs."""
         if not self.waits or threading.get_ident() == self._thread:
             return ask(channel, action)  # it went on; or this is its loop, which has to be free
-        answer = asyncio.run_coroutine_threadsafe(channel.arequest_approval(action), self._loop)
+        answer = asyncio.run_coroutine_threadsafe(ask_async(channel, action), self._loop)
         self._asked.append(answer)
         if self.left:
             answer.cancel()

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from actionguard.audit import read_log
-from actionguard.channels.base import ApprovalChannel
+from actionguard.channels.base import ApprovalChannel, async_form_of
 from actionguard.core import Action, Decision
 
 __all__ = [
@@ -72,7 +72,8 @@ class _AnsweringChannel(_RecordingChannel):
             self._record(action)
             return self._answer(action)
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
         """The same, without a thread: the answer is there already."""
         return self.request_approval(action)
 
@@ -162,7 +163,8 @@ class SilentChannel(_RecordingChannel):
         """Record the request and wait for `hang_up`."""
         return self._wait(action).result()
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
         """The same, without a thread."""
         return await asyncio.wrap_future(self._wait(action))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from actionguard.channels._banner import QUESTION
-from actionguard.channels.base import start_thread
+from actionguard.channels.base import outcome_of, start_thread
 
 #: Seconds after which a reader looks whether its question was withdrawn.
 _GLANCE = 0.05
@@ -279,7 +279,8 @@ def _read_input(write: Callable[[str], None], withdrawn: Callable[[], bool]) -> 
 def _start(read: Callable[[], str]) -> _Reader:
     outcome: list[Callable[[], str]] = []
     context = contextvars.copy_context()  # by which a kernel knows the cell
-    return start_thread(lambda: context.run(read), outcome.append), outcome
+    thread = start_thread(lambda: outcome.append(outcome_of(lambda: context.run(read))))
+    return thread, outcome
 
 
 def _interrupt(thread: threading.Thread) -> None:

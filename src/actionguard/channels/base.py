@@ -1,4 +1,4 @@
-"""What a channel is, and how it is asked."""
+"""What a channel is, and how plain code asks one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from datetime import datetime, timezone
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from actionguard.core import Action, Decision
 
 T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ApprovalChannel(ABC):
     """Where a yes or no comes from. Subclass it and implement `request_approval`.
 
-    `request_approval` may be plain or `async def`. Guarded async code awaits an async one on its
-    own loop; a plain one runs in a thread of its own. Guarded sync code can use either: an async
-    one runs on a loop made for that wait, so it must not wait there for another loop's objects, and
-    least of all for the loop that the sync caller keeps from running. asyncio only, not trio.
+    `request_approval` may be plain or `async def`, and guarded code of both kinds can use either.
+    Guarded async code awaits an async one on its own event loop and runs a plain one in a daemon
+    thread, with the caller's contextvars. Guarded sync code runs an async one on an event loop made
+    for that wait, so it must not wait there for objects that belong to another loop.
+
+    To add to a channel of this library, override `request_approval` as a plain function that
+    calls `super().request_approval(action)`: that blocks no event loop.
     """
 
-    #: Names the channel as the source of its decisions in messages and in the log.
+    #: Names the channel as the source of its decisions, in messages and in the log.
     name: str = "channel"
 
     @abstractmethod
@@ -37,91 +43,120 @@ class ApprovalChannel(ABC):
             Exception: Whatever keeps the channel from asking; the call is then blocked.
         """
 
-    async def arequest_approval(self, action: Action) -> Decision:
-        """The same for guarded async code; override it where the wait has an async form."""
-        from actionguard.channels._waiting import call
-
-        return await call(self.request_approval, action)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        # A subclass that replaces one form of a channel with two would be passed by in the other:
-        # a second look added to SlackChannel.request_approval has to hold for async code too.
-        super().__init_subclass__(**kwargs)
-        plain, asynchronous = _depth(cls, "request_approval"), _depth(cls, "arequest_approval")
-        if plain < asynchronous:
-            cls.arequest_approval = _async_form(cls)  # type: ignore[method-assign]
-        elif asynchronous < plain:
-            cls.request_approval = _plain_form(cls)  # type: ignore[method-assign]
-
     def __deepcopy__(self, memo: object) -> ApprovalChannel:
         return self  # copies of a guarded tool ask the same people
-
-
-def _depth(cls: type, name: str) -> int:
-    return next(depth for depth, base in enumerate(cls.__mro__) if name in vars(base))
-
-
-def _async_form(cls: type[ApprovalChannel]) -> Any:
-    """What a class with another plain form has for its async one."""
-
-    async def arequest_approval(self: ApprovalChannel, action: Action) -> Decision:
-        from actionguard.channels._waiting import call
-
-        form: Any = self.request_approval
-        if type(self).arequest_approval is not arequest_approval:
-            # A subclass's own calls what it inherits: its `self` would lead back to it, for ever.
-            form = partial(cls.request_approval, self)
-        return await call(form, action)
-
-    return arequest_approval
-
-
-def _plain_form(cls: type[ApprovalChannel]) -> Any:
-    """What a class with another async form has for its plain one."""
-
-    def request_approval(self: ApprovalChannel, action: Action) -> Decision:
-        form = self.arequest_approval
-        if type(self).request_approval is not request_approval:  # as above
-            form = partial(cls.arequest_approval, self)
-        return _waited_for(form(action))
-
-    return request_approval
 
 
 def ask(channel: ApprovalChannel, action: Action) -> Decision:
     """Ask from sync code."""
     answer = channel.request_approval(action)
-    return _waited_for(answer) if inspect.isawaitable(answer) else answer
-
-
-def _waited_for(answer: Awaitable[Decision]) -> Decision:
-    # asyncio is slow to import: it is left to those who use it.
+    if not inspect.isawaitable(answer):
+        return answer
+    # asyncio is slow to import, so only those who use it pay for that.
     from actionguard.channels._waiting import run_sync
 
     return run_sync(answer)
 
 
-def start_thread(
-    work: Callable[[], T], done: Callable[[Callable[[], T]], object]
-) -> threading.Thread:
-    """Run work in a daemon thread; `done` gets a function that returns or raises its outcome."""
+#: The async form of a plain `request_approval`, where it has one. By function and not by class: a
+#: subclass that replaces the plain form must not have its async callers pass it by.
+_async_forms: dict[object, Callable[..., Awaitable[Decision]]] = {}
 
-    def run() -> None:
-        try:
-            value = work()
-        except BaseException as raised:  # belongs to the waiting caller
-            error = raised
 
-            def outcome() -> T:
-                raise error
+def async_form_of(plain: Callable[..., Any]) -> Callable[[Method], Method]:
+    """Decorates the async form of a plain `request_approval`."""
 
-        else:
+    def add(method: Method) -> Method:
+        _async_forms[plain] = method
+        return method
 
-            def outcome() -> T:
-                return value
+    return add
 
-        done(outcome)
 
-    thread = threading.Thread(target=run, name="actionguard-approval", daemon=True)
+def async_form(channel: ApprovalChannel) -> Callable[[Action], Awaitable[Decision]] | None:
+    """The channel's `request_approval` for async callers, if it has a form of its own for them."""
+    method: Any = channel.request_approval
+    form = _async_forms.get(getattr(method, "__func__", None))
+    return None if form is None else partial(form, method.__self__)
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+class AsyncCaller(NamedTuple):
+    """Who waits for the work of a thread that asks for async code."""
+
+    #: Whether nobody waits any more: the task was cancelled, or its loop stopped.
+    has_gone: Callable[[], bool]
+    #: Whether its loop runs in the main thread, so that asyncio itself acts on Ctrl-C.
+    in_main_thread: bool
+
+
+#: Set in a thread that was started for an async caller.
+async_caller: ContextVar[AsyncCaller | None] = ContextVar("actionguard_caller", default=None)
+
+
+def start_thread(work: Callable[[], object]) -> threading.Thread:
+    """Run work in a daemon thread."""
+    thread = threading.Thread(target=work, name="actionguard-approval", daemon=True)
     thread.start()
     return thread
+
+
+def outcome_of(work: Callable[[], T]) -> Callable[[], T]:
+    """Do the work now; returns a function that returns, or raises, what came of it."""
+    try:
+        value = work()
+    except BaseException as raised:  # belongs to the waiting caller
+        error = raised
+
+        def outcome() -> T:
+            raise error
+
+    else:
+
+        def outcome() -> T:
+            return value
+
+    return outcome
+
+
+# --- what the channels of this library share -------------------------------------------------
+
+
+def seconds(name: str, value: Any) -> float:
+    """The value of a setting that is a time, checked."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and 0 <= value <= threading.TIMEOUT_MAX:
+        return float(value)
+    raise ValueError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
+
+
+def earlier_line(action: Action) -> str | None:
+    """What became of the last equal call, as one line for the approver; None if there was none."""
+    earlier = getattr(action, "earlier", None)
+    if not earlier:
+        return None
+    record = earlier[0]
+    if record.get("state") in ("waiting", "running"):
+        return f"The same call is {record['state']}"
+    ago = _ago(record)
+    if record.get("executed") is False:
+        was = "denied" if record.get("approved") is False else "stopped before it ran,"
+        return f"The same call was {was}{ago}"
+    if record.get("executed") is None or record.get("error"):
+        return f"The same call failed{ago} and may have gone through"
+    return f"The same call ran{ago}"
+
+
+def _ago(record: dict[str, Any]) -> str:
+    try:
+        began = datetime.fromisoformat(record["timestamp"])
+        age = (datetime.now(timezone.utc) - began).total_seconds()
+        age -= (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
+    except (KeyError, TypeError, ValueError):  # a log that others wrote to
+        return ""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if age >= 2 * length:
+            return f" {int(age // length)} {unit} ago"
+    return f" {max(int(age), 0)} s ago"

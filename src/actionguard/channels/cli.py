@@ -20,7 +20,7 @@ from actionguard._render import show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
 from actionguard.channels._terminal import WITHDRAWN, Unanswered
-from actionguard.channels.base import ApprovalChannel, start_thread
+from actionguard.channels.base import ApprovalChannel, async_form_of, outcome_of, start_thread
 from actionguard.core import Action, Decision
 
 #: Seconds that a cancelled wait may take to put the terminal back in order.
@@ -77,7 +77,8 @@ class CLIChannel(ApprovalChannel):
         finally:
             _line.leave(turn)  # Ctrl-C may have kept it from doing so
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
         """The same for guarded async code: cancelled, it takes its question back."""
         import asyncio
 
@@ -91,7 +92,7 @@ class CLIChannel(ApprovalChannel):
         def called(_: Future[None]) -> None:
             try:
                 if not turn.cancelled():
-                    start_thread(work, outcome.set_result)
+                    start_thread(lambda: outcome.set_result(outcome_of(work)))
             except RuntimeError as error:  # no more threads
                 outcome.set_exception(error)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from actionguard._signature import takes_one_argument
 from actionguard.channels._slack_message import message
-from actionguard.channels.base import ApprovalChannel
+from actionguard.channels.base import ApprovalChannel, async_form_of
 from actionguard.core import Action, Decision
 
 PollFn = Callable[[Action], "Decision | Awaitable[Decision | None] | None"]
@@ -105,7 +105,8 @@ class SlackChannel(ApprovalChannel):
 
         return run_sync(self._ask(action))
 
-    async def arequest_approval(self, action: Action) -> Decision:
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
         """The same for async code; between two polls it holds no thread."""
         return await self._ask(action)
 
