@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from actionguard._render import cut, escape, label, shares, show
+from actionguard.channels.base import earlier_line
 from actionguard.core import Action
 
 # Characters. The first two are documented: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -82,11 +83,13 @@ def _lines(
         return fitted
 
     head = [fit(f"Tool: {escape(action.tool_name)}", _TOOL_LIMIT)]
+    if earlier := earlier_line(action):
+        head.append(fit(earlier, _ABOUT_LIMIT))
     about = " ".join((action.tool_description or "").split())
     if about:
         head.append(fit(f"About: {escape(about)}", _ABOUT_LIMIT))
     head.append("Args:" if args else "Args: none")
-    foot = [f"Id: {escape(action.id)}", f"Unanswered {until}"]
+    foot = [f"Id: {escape(action.id)}", until]
     room -= sum(len(line) + 1 for line in head + foot) + _LEAST
 
     args = args[: room // _LEAST]

@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import re
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from dataclasses import replace
 from time import monotonic
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from actionguard._signature import takes_one_argument
 from actionguard.channels._slack_message import message
-from actionguard.channels.base import ApprovalChannel, async_form_of
+from actionguard.channels._slack_webhook import NotDelivered, Secret, Webhook
+from actionguard.channels.base import ApprovalChannel, async_form_of, seconds
 from actionguard.core import Action, Decision
+
+__all__ = ["NotDelivered", "SlackChannel"]
 
 PollFn = Callable[[Action], "Decision | Awaitable[Decision | None] | None"]
 
 # Seconds.
 _SHORTEST_INTERVAL = 0.01  # an interval of 0 would keep a core busy
 _LAST_LOOK = 1.0  # how long a poll may still take when the time is up
-_BACKOFF = (0.5, 1.0, 2.0, 4.0)  # before each new attempt to post, if Slack names no wait
-
-
-class NotDelivered(ConnectionError):
-    """Slack did not take the request: nobody was asked, so the call must not run."""
 
 
 class SlackChannel(ApprovalChannel):
     """Posts each request to an incoming webhook and polls until somebody has answered.
 
-    Webhooks are one-way: something else (a Slack app's request URL, a slash command) takes the
-    answer and stores it under `action.id`, which the message shows, and `poll_fn` looks there.
-    `examples/slack_end_to_end.py` is a complete set-up.
+    Webhooks are one-way, so you need something that receives the answer (a Slack app, a slash
+    command) and stores it under `action.id`, which the message shows; `poll_fn` looks there. If one
+    process makes the calls and receives the answers, `SlackButtonsChannel` does all of it.
+
+    A request that cannot be posted blocks the call. Posts that Slack answers with 429 or 5xx are
+    repeated until the timeout, after the wait that Slack asks for; while Slack cannot be reached at
+    all, they are repeated for `post_timeout`.
 
     Args:
-        webhook_url: The webhook. It is a secret, and shown nowhere.
-        poll_fn: Called with the action until it returns a `Decision`; None means "not yet". An
-            async one is awaited, for plain callers on a loop made for that wait. A plain one is
-            called in a new thread each time, so it must not use a database connection that belongs
-            to another. Without one nobody can answer.
+        webhook_url: The webhook. It is a secret and never shown.
+        poll_fn: Called with the action until it returns a `Decision`; None means "not yet". It may
+            be async. A plain one is called in a new thread each time, so it must not use a database
+            connection that belongs to another thread. Without one, nobody can answer.
         timeout: Seconds until a last poll, after which `on_timeout` decides. 0 polls once.
         poll_interval: Seconds between two polls; less than 0.01 means 0.01.
-        on_timeout: "deny", or "approve" where silence is consent. A `poll_fn` that hangs is no
-            silence: after one more second it denies the first way, and is an error the second way.
-        post_timeout: Seconds that one attempt to post may take. One that Slack answers with 429 or
-            5xx is repeated up to four times within `timeout`, after the wait that Slack names.
+        on_timeout: "deny", or "approve" if silence is consent. A `poll_fn` that hangs is not
+            silence: one second after the timeout it denies with "deny" and blocks with "approve".
+        post_timeout: Seconds that one attempt to post may take.
         session: Posts instead of `requests`: a `requests.Session`, or anything with its `post`.
 
     Raises:
@@ -68,34 +63,22 @@ class SlackChannel(ApprovalChannel):
         post_timeout: float = 10.0,
         session: Any = None,
     ) -> None:
-        is_web_url = _is_web_url(webhook_url)
-        given = "None" if webhook_url is None else "this one (not shown)"
-        self._webhook_url = _Secret(webhook_url)
-        del webhook_url  # a traceback with locals would show it
-        if not is_web_url:
-            raise ValueError(f"webhook_url must be an http(s) URL without spaces, not {given}")
+        webhook_url = Secret(webhook_url)  # also for tracebacks that show locals
+        self._webhook = Webhook(webhook_url, session, post_timeout)
         if poll_fn is not None and not _takes_an_action(poll_fn):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
         if on_timeout not in ("deny", "approve"):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
-        if session is None:
-            _requests()  # if it is missing, say so now and not at the first refund
-        elif not _can_post(session):
-            raise TypeError(f"session must have a post method, not be {session!r}")
-        self._session = session
         self.poll_fn = poll_fn
-        self.timeout = _seconds("timeout", timeout)
-        self.poll_interval = _seconds("poll_interval", poll_interval)
+        self.timeout = seconds("timeout", timeout)
+        self.poll_interval = seconds("poll_interval", poll_interval)
         self.on_timeout = on_timeout
-        self.post_timeout = _seconds("post_timeout", post_timeout)
-        if not self.post_timeout:
-            raise ValueError("post_timeout must be more than 0 seconds, not 0")
 
     def request_approval(self, action: Action) -> Decision:
         """Post, and wait for the answer.
 
         Raises:
-            NotDelivered: Slack did not take the request. `poll_fn` was not asked.
+            NotDelivered: Slack did not take the request. `poll_fn` was not called.
             TypeError: `poll_fn` returned neither a `Decision` nor None.
             TimeoutError: `poll_fn` hangs, and `on_timeout` is "approve".
             RuntimeError: `poll_fn` was cancelled from within.
@@ -107,27 +90,38 @@ class SlackChannel(ApprovalChannel):
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
-        """The same for async code; between two polls it holds no thread."""
+        """The same for async code, which holds no thread between two polls."""
         return await self._ask(action)
 
     def message(self, action: Action) -> dict[str, Any]:
-        """What is posted for the action; override it to add to it (buttons of your Slack app)."""
-        return message(action, f"after {_text(self.timeout)}: {self.on_timeout}")
+        """What is posted for the action; override it to add to it."""
+        word = "Approved" if self.on_timeout == "approve" else "Denied"
+        return message(action, f"{word} automatically after {self._timeout_text}")
 
     async def _ask(self, action: Action) -> Decision:
+        deadline = monotonic() + self.timeout
+        await self._webhook.deliver(self.message(action), deadline)
+        answer = await self._answer(action, deadline)
+        if answer is None:
+            comment = f"no answer within {self._timeout_text}"
+            answer = Decision(self.on_timeout == "approve", comment, unanswered=True)
+        return replace(answer, source=self.name) if answer.source is None else answer
+
+    @property
+    def _timeout_text(self) -> str:
+        return f"{self.timeout:,.10g} s"  # not 2.592e+06 for a month
+
+    async def _answer(self, action: Action, deadline: float) -> Decision | None:
+        """The answer, or None if there is none at the deadline."""
         import asyncio
 
-        deadline = monotonic() + self.timeout
-        await self._post(action, deadline)
+        interval = max(self.poll_interval, _SHORTEST_INTERVAL)
         while True:
             left = deadline - monotonic()
             answer = await self._poll(action, max(left, 0) + _LAST_LOOK)
-            if answer is not None:
+            if answer is not None or left <= 0:  # measured before: an answer in time was seen
                 return answer
-            if left <= 0:  # before this look: whoever answered in time was seen
-                return self._unanswered()
-            left = max(deadline - monotonic(), 0)
-            await asyncio.sleep(min(max(self.poll_interval, _SHORTEST_INTERVAL), left))
+            await asyncio.sleep(min(interval, max(deadline - monotonic(), 0)))
 
     async def _poll(self, action: Action, limit: float) -> Decision | None:
         from actionguard.channels._waiting import call, within
@@ -139,7 +133,7 @@ class SlackChannel(ApprovalChannel):
             # Silence is consent only for those who have listened: there may be a no.
             if self.on_timeout == "approve":
                 raise TimeoutError("poll_fn did not return, so nobody knows if there is an answer")
-            return self._unanswered()
+            return None
         if poll.cancelled():  # by poll_fn itself: nobody has cancelled the wait
             raise RuntimeError("poll_fn was cancelled, so nobody knows if there is an answer")
         answer = poll.result()
@@ -147,160 +141,12 @@ class SlackChannel(ApprovalChannel):
             return answer
         raise TypeError(f"poll_fn must return a Decision or None, not {type(answer).__name__}")
 
-    def _unanswered(self) -> Decision:
-        comment = f"no answer within {_text(self.timeout)}"
-        if self.poll_fn is None:
-            comment += ", as SlackChannel has no poll_fn to find one"
-        return Decision(self.on_timeout == "approve", comment, unanswered=True)
-
-    async def _post(self, action: Action, deadline: float) -> None:
-        import asyncio
-
-        from actionguard.channels._waiting import in_thread, within
-
-        # urllib3's own retries would sleep in the thread, deaf to a cancelled wait, and post after
-        # the caller has gone: here the waits between attempts are asyncio's.
-        payload = self.message(action)
-        limit = self.post_timeout
-        for backoff in (*_BACKOFF, None):
-            attempt = await within(limit, in_thread(self._attempt, payload))
-            refusal = attempt.result() if attempt else _Refusal(f"no answer within {_text(limit)}")
-            if refusal is None:
-                return
-            reason = refusal.reason
-            if backoff is None or not refusal.temporary:
-                break
-            pause = backoff if refusal.retry_after is None else refusal.retry_after
-            limit = min(self.post_timeout, deadline - monotonic() - pause)
-            if limit <= 0:
-                break
-            await asyncio.sleep(pause)
-        raise NotDelivered(f"Slack did not take the request, so nobody was asked: {reason}")
-
-    def _attempt(self, payload: dict[str, Any]) -> _Refusal | None:
-        """Post once, in a thread of its own. No exception leaves it: they hold the URL."""
-        _keep_out_of_logs()
-        try:
-            post = (self._session or _requests()).post
-            response = post(
-                self._webhook_url,
-                json=payload,
-                # A redirect leads to a login page and not to Slack. Nothing waits for a body.
-                **_accepted(post, timeout=self.post_timeout, allow_redirects=False, stream=True),
-            )
-            return _refusal(response)
-        except Exception as error:  # of requests, urllib3, ssl, or a session's own
-            return _Refusal(type(error).__name__)
-
-
-class _Refusal(NamedTuple):
-    """Why an attempt to post did not deliver."""
-
-    reason: str
-    temporary: bool = False
-    retry_after: float | None = None  # seconds, if Slack named them
-
-
-def _refusal(response: Any) -> _Refusal | None:
-    """What the response says against the post; None if the request was taken."""
-    hops = getattr(response, "history", None)
-    if isinstance(hops, list) and hops:  # a session of another library followed a redirect
-        response = hops[0]
-    status = getattr(response, "status_code", None)
-    if not isinstance(status, int):  # a stand-in that knows no more than this
-        response.raise_for_status()
-        return None
-    delivered, reason, seconds = 200 <= status < 300, f"HTTP {status}", None
-    with suppress(Exception), closing(response):  # the rest only explains a refusal
-        if not delivered:
-            from urllib3.util import Retry
-
-            seconds = Retry().get_retry_after(response)
-            # Slack's errors are one word, like `no_service`. Anything longer might be the page of
-            # a proxy, which repeats the URL.
-            word = next(response.iter_content(64), b"").decode("ascii")
-            if re.fullmatch("[a-z_]+", word):
-                reason += f" {word}"
-    if delivered:
-        return None
-    retry_after = None if seconds is None else min(seconds, threading.TIMEOUT_MAX)
-    return _Refusal(reason, status == 429 or status >= 500, retry_after)
-
-
-class _Secret(str):
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<webhook>"
-
-
-def _is_web_url(url: object) -> bool:
-    if not isinstance(url, str) or not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its text holds parts of the URL
-        return False
-
 
 def _takes_an_action(poll_fn: Any) -> bool:
-    return callable(poll_fn) and not isinstance(poll_fn, type) and takes_one_argument(poll_fn)
-
-
-def _can_post(session: Any) -> bool:
-    post = getattr(session, "post", None)
-    if isinstance(session, type) or not callable(post):
-        return False
-    return not inspect.iscoroutinefunction(post)
-
-
-def _seconds(name: str, value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and 0 <= value <= threading.TIMEOUT_MAX:
-        return float(value)
-    raise ValueError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
-
-
-def _text(seconds: float) -> str:
-    return f"{seconds:,.10g} s"  # not 2.592e+06 for a month
-
-
-def _requests() -> Any:
     try:
-        import requests
-    except ImportError as missing:
-        advice = 'SlackChannel needs requests: pip install "actionguard[slack]"'
-        raise ImportError(advice) from missing
-    return requests
-
-
-def _accepted(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """The options that the function takes: a stand-in's `post` may know fewer than requests'."""
-    takes = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
-        return options
-    return {name: value for name, value in options.items() if name in takes}
-
-
-_posting = threading.local()
-_SHOW_URLS = (
-    *(f"urllib3.{name}" for name in ("connection", "connectionpool", "poolmanager", "util.retry")),
-    "httpx",
-    "httpx2",
-)
-
-
-def _keep_out_of_logs() -> None:
-    """Keep what this thread does out of logs that show the URL; it ends with the post.
-
-    urllib3 writes the path at DEBUG for every request, and at WARNING where an answer is odd; httpx
-    and httpx2 (their clients can be sessions) at INFO.
-    """
-    _posting.now = True
-    for name in _SHOW_URLS:
-        logging.getLogger(name).addFilter(_is_not_posting)
-
-
-def _is_not_posting(record: logging.LogRecord) -> bool:
-    return not getattr(_posting, "now", False)
+        inspect.signature(poll_fn).bind(None)
+    except ValueError:  # some builtins have no signature
+        return True
+    except TypeError:
+        return False
+    return True
