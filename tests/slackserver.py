@@ -91,7 +91,10 @@ class Hook:
 
         return send
 
-    def close(self) -> None:
+    def __enter__(self) -> Hook:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         self.over.set()
         self.server.shutdown()
         self.thread.join()

@@ -34,9 +34,8 @@ ADA, GRACE, EVE = "U0ADA", "U0GRACE", "U0EVE"
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    hook = Hook()
-    yield hook
-    hook.close()
+    with Hook() as hook:
+        yield hook
 
 
 @pytest.fixture

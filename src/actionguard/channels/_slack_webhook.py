@@ -46,16 +46,26 @@ class Webhook:
         if not _URL.fullmatch(url):
             given = "None" if url == "None" else "this one (not shown)"
             raise ValueError(f"webhook_url must be an http(s) URL without spaces, not {given}")
-        post = getattr(session or _requests(), "post", None)
+        self._session = session
+        post = getattr(self._poster(), "post", None)
         if not callable(post) or inspect.iscoroutinefunction(post):
             raise TypeError(
                 f"session must have a post method that is not async, not be {session!r}"
             )
         self._url = url
-        self._session = session
         self._timeout = seconds("post_timeout", timeout)
         if not timeout:
             raise ValueError("post_timeout must be more than 0 seconds, not 0")
+
+    def _poster(self) -> Any:
+        if self._session is not None:
+            return self._session
+        try:
+            import requests
+        except ImportError as missing:
+            advice = 'Slack channels need requests: pip install "actionguard[slack]"'
+            raise ImportError(advice) from missing
+        return requests
 
     async def deliver(self, message: dict[str, Any], deadline: float) -> None:
         """Post until it is delivered, or raise `NotDelivered`."""
@@ -87,9 +97,9 @@ class Webhook:
         for name in _SHOW_URLS:
             logging.getLogger(name).addFilter(_is_not_posting)
         # A redirect leads to a login page and not to Slack. A stand-in may not know the word.
-        options = {} if self._session else {"allow_redirects": False}
+        options = {"allow_redirects": False} if self._session is None else {}
         try:
-            post = (self._session or _requests()).post
+            post = self._poster().post
             return _refusal(post(url, json=message, timeout=self._timeout, **options))
         except Exception as error:  # of requests, urllib3, ssl, or a session's own
             reason = type(error).__name__
@@ -117,15 +127,6 @@ def _refusal(response: Any) -> Refusal | None:
         math.inf if status == 429 or status >= 500 else 0,
         float(wait[0]) if wait else None,
     )
-
-
-def _requests() -> Any:
-    try:
-        import requests
-    except ImportError as missing:
-        advice = 'Slack channels need requests: pip install "actionguard[slack]"'
-        raise ImportError(advice) from missing
-    return requests
 
 
 # Of the libraries that may post, urllib3 logs the path at DEBUG, and at WARNING where an answer is

@@ -102,26 +102,28 @@ class SlackChannel(ApprovalChannel):
         deadline = monotonic() + self.timeout
         await self._webhook.deliver(self.message(action), deadline)
         answer = await self._answer(action, deadline)
-        if answer is None:
-            comment = f"no answer within {self._timeout_text}"
-            answer = Decision(self.on_timeout == "approve", comment, unanswered=True)
         return replace(answer, source=self.name) if answer.source is None else answer
 
-    @property
-    def _timeout_text(self) -> str:
-        return f"{self.timeout:,.10g} s"  # not 2.592e+06 for a month
-
-    async def _answer(self, action: Action, deadline: float) -> Decision | None:
-        """The answer, or None if there is none at the deadline."""
+    async def _answer(self, action: Action, deadline: float) -> Decision:
         import asyncio
 
         interval = max(self.poll_interval, _SHORTEST_INTERVAL)
         while True:
             left = deadline - monotonic()
             answer = await self._poll(action, max(left, 0) + _LAST_LOOK)
-            if answer is not None or left <= 0:  # measured before: an answer in time was seen
+            if answer is not None:
                 return answer
+            if left <= 0:  # before this look: an answer in time was seen
+                return self._unanswered("" if self.poll_fn else " (there is no poll_fn)")
             await asyncio.sleep(min(interval, max(deadline - monotonic(), 0)))
+
+    def _unanswered(self, why: str = "") -> Decision:
+        comment = f"no answer within {self._timeout_text}{why}"
+        return Decision(self.on_timeout == "approve", comment, unanswered=True)
+
+    @property
+    def _timeout_text(self) -> str:
+        return f"{self.timeout:,.10g} s"  # not 2.592e+06 for a month
 
     async def _poll(self, action: Action, limit: float) -> Decision | None:
         from actionguard.channels._waiting import call, within

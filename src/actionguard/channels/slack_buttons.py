@@ -128,14 +128,14 @@ class SlackButtonsChannel(SlackChannel):
             if len(_over) > _REMEMBERED:
                 _requests.pop(_over.popleft(), None)
 
-    async def _answer(self, action: Action, deadline: float) -> Decision | None:
+    async def _answer(self, action: Action, deadline: float) -> Decision:
         import asyncio
 
         click = _requests[action.id].click
         left = max(deadline - time.monotonic(), 0)
         await asyncio.wait({asyncio.wrap_future(click)}, timeout=left)
         if click.cancel():  # at one stroke: a later click finds that the request is over
-            return None
+            return self._unanswered()
         word, user, name = click.result()
         comment = f"{word} by {name} ({user})" if name else f"{word} by {user}"
         return Decision(word == "approved", comment, metadata={"who": user})
