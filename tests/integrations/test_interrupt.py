@@ -1,0 +1,775 @@
+"""InterruptChannel in real graphs: paused, resumed, and refused where answers would be mixed up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import BaseTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, RetryPolicy, Send, interrupt
+
+from actionguard import Action, ApprovalDenied, ApprovalPolicy, guard
+from actionguard.langgraph import InterruptChannel
+
+try:
+    from langchain.agents import create_agent
+except ImportError:  # before 1.0
+    from langgraph.prebuilt import create_react_agent as create_agent
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
+APPROVE = {"type": "approve"}
+ran: list[Any] = []
+
+
+class Amount(TypedDict):
+    amount: Any
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+
+
+@pytest.fixture
+def make_refund(log_path: Path) -> Callable[..., BaseTool]:
+    def make(policy: Any = None) -> BaseTool:
+        @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
+        @tool
+        def refund(amount: float) -> str:
+            """Issue a refund."""
+            ran.append(amount)
+            return f"refunded {amount}"
+
+        return refund
+
+    return make
+
+
+@pytest.fixture
+def refund(make_refund: Callable[..., BaseTool]) -> BaseTool:
+    return make_refund()
+
+
+@pytest.fixture
+def pay(log_path: Path) -> Callable[..., str]:
+    @guard(channel=InterruptChannel(), audit=log_path)
+    def pay(amount: Any) -> str:
+        ran.append(amount)
+        return f"paid {amount}"
+
+    return pay
+
+
+def calls(*amounts: float) -> AIMessage:
+    """A model's turn that calls `refund`."""
+    made = [
+        {"name": "refund", "args": {"amount": amount}, "id": f"c{amount}"} for amount in amounts
+    ]
+    return AIMessage("", tool_calls=made)
+
+
+class Model(BaseChatModel):
+    """Says its turns one after the other; the messages tell how far it got."""
+
+    turns: list[AIMessage]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        turn = self.turns[sum(message.type == "ai" for message in messages)]
+        return ChatResult(generations=[ChatGeneration(message=turn)])
+
+
+def agent(tools: list[BaseTool], *turns: AIMessage, saver: Any = None) -> Any:
+    return create_agent(Model(turns=[*turns, AIMessage("done")]), tools, checkpointer=saver)
+
+
+def graph(node: Any, state: Any = Amount, saver: Any = None, **kwargs: Any) -> Any:
+    """A graph of one node."""
+    built = StateGraph(state).add_node("node", node, **kwargs).add_edge(START, "node")
+    return built.compile(checkpointer=saver or InMemorySaver())
+
+
+def sends(*nodes: Any) -> Any:
+    """A graph in which each call of the first message has a task of its own."""
+    built = StateGraph(MessagesState).add_node("tools", *nodes)
+    built.add_conditional_edges(
+        START, lambda state: [Send("tools", [c]) for c in state["messages"][-1].tool_calls]
+    )
+    return built.compile(checkpointer=InMemorySaver())
+
+
+def questions(result: dict[str, Any]) -> dict[Any, str]:
+    """The amounts that a paused graph asks about, with the id of each question."""
+    found = result.get("__interrupt__", ())
+    return {one.value["action_requests"][0]["args"]["amount"]: one.id for one in found}
+
+
+def said(result: dict[str, Any]) -> list[Any]:
+    return [m.content for m in result["messages"] if m.type == "tool"]
+
+
+def text(result: dict[str, Any]) -> str:
+    return "\n".join(said(result))
+
+
+class Twin:
+    """Runs a graph in sync or async code."""
+
+    def __init__(self, kind: str) -> None:
+        self.is_async = kind == "async"
+
+    def needs_python_3_11(self) -> None:
+        """The nodes of an async graph do not know their config before."""
+        if self.is_async and sys.version_info < (3, 11):
+            pytest.skip("interrupt() works in async nodes from Python 3.11 on")
+
+    def __call__(self, built: Any, given: Any, config: Any = THREAD) -> Any:
+        if self.is_async:
+            return asyncio.run(built.ainvoke(given, config))
+        return built.invoke(given, config)
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Twin:
+    return Twin(request.param)
+
+
+def test_a_call_waits_in_the_checkpoint(run: Twin, refund: BaseTool, lines: Any) -> None:
+    """An agent pauses with LangChain's request, and goes on with the answer: one body, one line."""
+    built = agent([refund], calls(4000), saver=InMemorySaver())
+
+    paused = run(built, {"messages": [("user", "refund")]})
+
+    (question,) = paused["__interrupt__"]
+    assert question.value == {
+        "action_requests": [
+            {
+                "name": "refund",
+                "args": {"amount": 4000.0},
+                "arguments": {"amount": 4000.0},
+                "description": "Issue a refund.",
+            }
+        ],
+        "review_configs": [{"action_name": "refund", "allowed_decisions": ["approve", "reject"]}],
+        "message": "Approve refund(amount=4000.0)?",
+    }
+    assert not ran
+    assert not lines()
+
+    result = run(built, Command(resume=APPROVE))
+
+    assert said(result) == ["refunded 4000.0"]
+    assert result["messages"][-1].content == "done"
+    assert ran == [4000]
+    (line,) = lines()
+    assert (line["approved"], line["decision_source"], line["executed"]) == (
+        True,
+        "interrupt",
+        True,
+    )
+
+
+ANSWERS: list[tuple[Any, bool, str | None, bool]] = [
+    (APPROVE, True, None, False),
+    ({"decisions": [APPROVE]}, True, None, False),
+    ({"type": "reject"}, False, None, False),
+    ({"type": "reject", "message": "wrong customer"}, False, "wrong customer", False),
+    ({"decisions": [{"type": "reject", "message": "no"}]}, False, "no", False),
+    ([{"type": "accept"}], True, None, False),
+    ([{"type": "accept", "args": None}], True, None, False),
+    ([{"type": "accept", "args": {"action": "pay", "args": {"amount": 5}}}], True, None, False),
+    ([{"type": "ignore", "args": None}], False, None, False),
+    ([{"type": "response", "args": "ask Ada"}], False, "ask Ada", False),
+    ({"approved": True}, True, None, False),
+    ({"approved": True, "reason": "fine"}, True, "fine", False),
+    ({"approved": False, "reason": "no"}, False, "no", False),
+    ({"__agui_cancelled__": True, "interrupt_id": "1"}, False, "the request was cancelled", True),
+]
+
+
+@pytest.mark.parametrize(("answer", "approved", "comment", "unanswered"), ANSWERS)
+def test_answers_of_known_interfaces(
+    pay: Any, lines: Any, answer: Any, approved: bool, comment: str | None, unanswered: bool
+) -> None:
+    """What LangChain's interfaces, Agent Inbox and AG-UI send is an answer."""
+    denied: list[ApprovalDenied] = []
+
+    def node(state: Any) -> None:
+        try:
+            pay(5)
+        except ApprovalDenied as error:
+            denied.append(error)
+
+    built = graph(node)
+    built.invoke({"amount": 5}, THREAD)
+    built.invoke(Command(resume=answer), THREAD)
+
+    assert ran == [5] * approved
+    assert len(denied) == (not approved)
+    assert all(error.decision.unanswered is unanswered for error in denied)
+    assert [(li["approved"], li["decision_comment"]) for li in lines()] == [(approved, comment)]
+
+
+MALFORMED: list[Any] = [
+    True,
+    False,
+    1,
+    "yes",
+    "approve",
+    b"approve",
+    [],
+    [True],
+    ["accept"],
+    [APPROVE],
+    [[{"type": "accept"}]],
+    [{"type": "accept"}, {"type": "accept"}],
+    [{"type": "accept", "args": {"action": "pay", "args": {"amount": 4}}}],
+    [{"type": "accept", "args": "50"}],
+    [{"type": "accept", "more": 1}],
+    [{"type": "edit", "args": {"action": "pay", "args": {"amount": 4}}}],
+    [{"type": "response", "args": None}],
+    [{"type": "response"}],
+    {"type": "accept"},
+    {"type": "Approve"},
+    {"type": True},
+    {"type": ["approve"]},
+    {"type": "approve", "args": {"amount": 4}},
+    {"type": "approve", "message": "but only 4"},
+    {"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 4}}},
+    {"type": "respond", "message": "approve"},
+    {"type": "reject", "message": 5},
+    {"type": "reject", "edited_action": {}},
+    {"decisions": []},
+    {"decisions": APPROVE},
+    {"decisions": "approve"},
+    {"decisions": [APPROVE, APPROVE]},
+    {"decisions": [APPROVE, {"type": "reject"}]},
+    {"decisions": [{"decisions": [APPROVE]}]},
+    {"decisions": [{"approved": True}]},
+    {"decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {}}}]},
+    {"decisions": [APPROVE], "type": "approve"},
+    {"decisions": [APPROVE], "approved": False},
+    {"approved": "true"},
+    {"approved": 1},
+    {"approved": None},
+    {"approved": True, "reason": 5},
+    {"approved": True, "editedArgs": {"amount": 4}},
+    {"approved": True, "type": "reject"},
+    {"__agui_cancelled__": False},
+    {"__agui_cancelled__": True, "approved": True},
+    {"__agui_resume_map__": {"1": {"status": "resolved", "payload": {"approved": True}}}},
+]
+
+
+@pytest.mark.parametrize("answer", MALFORMED, ids=repr)
+def test_anything_else_blocks(refund: BaseTool, lines: Any, answer: Any) -> None:
+    """What is no clear answer runs nothing, and is nobody's denial."""
+    built = graph(ToolNode([refund]), MessagesState)
+    built.invoke({"messages": [calls(5)]}, THREAD)
+    result = built.invoke(Command(resume=answer), THREAD)
+
+    assert text(result).startswith("BLOCKED: ")
+    assert not ran
+    assert [(line["executed"], line["approved"]) for line in lines()] == [(False, None)]
+
+
+def test_the_reason_reaches_the_agent(run: Twin, refund: BaseTool) -> None:
+    """A reject's message is the comment that the agent reads."""
+    built = agent([refund], calls(5), saver=InMemorySaver())
+    run(built, {"messages": [("user", "refund")]})
+
+    result = run(built, Command(resume={"type": "reject", "message": "wrong customer"}))
+
+    assert text(result).startswith("DENIED: ")
+    assert "wrong customer" in text(result)
+    assert not ran
+
+
+def test_parallel_calls_have_a_question_each(run: Twin, refund: BaseTool) -> None:
+    """The calls of one turn are answered by id, also crosswise and one after the other."""
+    built = agent([refund], calls(10, 9999), saver=InMemorySaver())
+    ids = questions(run(built, {"messages": [("user", "refund")]}))
+    assert set(ids) == {10, 9999}
+    with pytest.raises(RuntimeError, match="multiple pending interrupts"):
+        run(built, Command(resume=APPROVE))
+
+    paused = run(built, Command(resume={ids[9999]: {"type": "reject"}}))
+
+    assert set(questions(paused)) == {10}
+    assert not ran
+
+    result = run(built, Command(resume={ids[10]: APPROVE}))
+
+    assert ran == [10]
+    assert [answer[:6] for answer in said(result)] == ["refund", "DENIED"]
+
+
+def several(refund: BaseTool) -> dict[str, tuple[Any, Any]]:
+    """Graphs that make two calls in one task, and what they are run with."""
+    twice = {"messages": [calls(10, 9999)]}
+    node = ToolNode([refund])
+
+    def send(made: Callable[[Any], Any]) -> Any:
+        built = StateGraph(MessagesState).add_node("tools", node)
+        built.add_conditional_edges(
+            START, lambda s: [Send("tools", made(s["messages"]))], ["tools"]
+        )
+        return built.compile(checkpointer=InMemorySaver())
+
+    class Log(TypedDict):
+        log: list[Any]
+
+    renamed = ToolNode([refund], messages_key="log")
+    return {
+        "state": (graph(node, MessagesState), twice),
+        "renamed": (graph(renamed, Log), {"log": [calls(10, 9999)]}),
+        "sent calls": (send(lambda messages: messages[-1].tool_calls), twice),
+        "sent state": (send(lambda messages: {"messages": messages}), twice),
+    }
+
+
+OVER_100 = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+
+
+@pytest.mark.parametrize("policy", [None, OVER_100], ids=["both held", "one held"])
+@pytest.mark.parametrize("kind", ["state", "renamed", "sent calls", "sent state"])
+def test_two_calls_in_one_task_are_blocked(
+    run: Twin, make_refund: Any, kind: str, policy: ApprovalPolicy | None
+) -> None:
+    """A ToolNode with two calls pauses for neither: bodies would run twice, answers be mixed up."""
+    built, given = several(make_refund(policy))[kind]
+
+    result = run(built, given)
+
+    assert "__interrupt__" not in result
+    messages = result.get("messages") or result["log"]
+    answers = [message.content for message in messages if message.type == "tool"]
+    assert [answer.startswith("BLOCKED: ") for answer in answers] == [policy is None, True]
+    assert ran == ([10] if policy else [])
+
+
+def test_a_node_holds_one_call(pay: Any) -> None:
+    """The second guarded call of a node is blocked before anybody is asked about it."""
+
+    def node(state: Any) -> None:
+        pay(10)
+        pay(9999)
+
+    built = graph(node)
+    built.invoke({"amount": 0}, THREAD)
+    with pytest.raises(RuntimeError, match="can hold one call"):
+        built.invoke(Command(resume=APPROVE), THREAD)
+
+    assert ran == [10]
+
+    # The answer was used: run again, the graph asks again.
+    assert set(questions(built.invoke(None, THREAD))) == {10}
+    assert ran == [10]
+
+
+def test_threads_of_a_node_hold_one_call(pay: Any) -> None:
+    """Of two calls at once in one task, one is put to a person and gets the answer."""
+    refused: list[Any] = []
+
+    def attempt(amount: int) -> None:
+        try:
+            pay(amount)
+        except RuntimeError as error:
+            refused.append((amount, str(error)))
+
+    def node(state: Any) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for one in [pool.submit(copy_context().run, attempt, n) for n in (10, 9999)]:
+                one.result()
+
+    built = graph(node)
+    for _ in range(20):
+        asked = set(questions(built.invoke({"amount": 0}, THREAD)))
+        assert len(asked) == 1
+        built.invoke(Command(resume=APPROVE), THREAD)
+        assert ran in ([], [*asked])
+        ran.clear()
+    assert {amount for amount, _ in refused} <= {10, 9999}
+
+
+@pytest.mark.parametrize("where", ["no graph", "no checkpointer"])
+def test_what_nothing_could_resume_is_blocked(
+    run: Twin, refund: BaseTool, lines: Any, where: str
+) -> None:
+    """Outside of a graph, and without a checkpointer, a call cannot wait."""
+    if where == "no graph":
+        call = {"name": "refund", "args": {"amount": 5}, "id": "1", "type": "tool_call"}
+        answer = run(refund, call, None).content
+    else:
+        answer = text(run(agent([refund], calls(5)), {"messages": [("user", "refund")]}, None))
+
+    assert answer.startswith("BLOCKED: ")
+    assert not ran
+    assert len(lines()) == 1
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_what_was_shown_is_what_runs(pay: Any, by_id: bool) -> None:
+    """A node that comes to other arguments when it is run again does not get the answer."""
+    amounts = iter([10, 9999, 10])
+
+    def node(state: Any) -> None:
+        pay(next(amounts))
+
+    built = graph(node)
+    (one,) = questions(built.invoke({"amount": 0}, THREAD)).values()
+    with pytest.raises(RuntimeError, match="other arguments"):
+        built.invoke(Command(resume={one: APPROVE} if by_id else APPROVE), THREAD)
+
+    assert not ran
+
+
+def test_an_answer_is_never_taken_by_another_task(refund: BaseTool) -> None:
+    """A call that was never shown does not get the answer to the one beside it."""
+    fails = [True]
+
+    @tool
+    def flaky(amount: float) -> str:
+        """Fails before it asks, the first time."""
+        if fails.pop() if fails else False:
+            raise ValueError
+        return refund.invoke({"amount": amount})
+
+    made = calls(10, 9999)
+    made.tool_calls[1]["name"] = "flaky"
+    built = sends(ToolNode([refund, flaky], handle_tool_errors=False))
+    with pytest.raises(ValueError):
+        built.invoke({"messages": [made]}, THREAD)
+    built.invoke(Command(resume=APPROVE), THREAD)
+
+    assert 9999 not in ran
+
+
+def nested(refund: BaseTool, *turns: AIMessage) -> Any:
+    return graph(agent([refund], *turns), MessagesState)
+
+
+def test_calls_of_a_subgraph(run: Twin, refund: BaseTool, lines: Any) -> None:
+    """The calls of an agent within a graph are asked one after the other, each answered once.
+
+    LangGraph keeps the last plain answer: run again without one, it would give it to the next call.
+    """
+    built = nested(refund, calls(10), calls(9999))
+    run(built, {"messages": [("user", "refund")]})
+    assert set(questions(run(built, Command(resume=APPROVE)))) == {9999}
+    assert ran == [10]
+
+    assert set(questions(run(built, None))) == {9999}
+    assert ran == [10]
+
+    result = run(built, Command(resume={"type": "reject"}))
+    assert [answer[:6] for answer in said(result)] == ["refund", "DENIED"]
+    assert ran == [10]
+    assert [line["approved"] for line in lines()] == [True, False]
+
+
+def test_parallel_calls_of_a_subgraph(run: Twin, refund: BaseTool) -> None:
+    """They are answered by id; one plain answer for two releases neither."""
+    built = nested(refund, calls(10, 9999))
+    ids = questions(run(built, {"messages": [("user", "refund")]}))
+    try:
+        run(built, Command(resume=APPROVE))
+    except RuntimeError:  # LangGraph itself refuses, from 1.2 on
+        result = run(built, Command(resume={ids[10]: APPROVE, ids[9999]: {"type": "reject"}}))
+        assert [answer[:6] for answer in said(result)] == ["refund", "DENIED"]
+        assert ran == [10]
+    else:
+        assert not ran
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_an_approval_releases_one_run(run: Twin, log_path: Path, lines: Any, by_id: bool) -> None:
+    """If the body failed, and may have gone through, neither a retry nor a new run repeats it."""
+    run.needs_python_3_11()
+
+    @guard(channel=InterruptChannel(), audit=log_path)
+    def pay(amount: float) -> None:
+        ran.append(amount)
+        raise ConnectionError
+
+    retry = RetryPolicy(initial_interval=0.001, jitter=False)
+    built = graph(lambda state: pay(5), retry_policy=retry)
+    (one,) = questions(run(built, {"amount": 5})).values()
+    with pytest.raises(RuntimeError, match="can hold one call"):
+        run(built, Command(resume={one: APPROVE} if by_id else APPROVE))
+    assert ran == [5]
+
+    assert set(questions(run(built, None))) == {5}
+    assert ran == [5]
+    assert [line["executed"] for line in lines()] == [True, False]
+
+
+def test_other_interrupts_of_the_node(pay: Any) -> None:
+    """One before the call is no trouble; after one behind it, the body does not run again."""
+
+    def node(state: Any) -> None:
+        if state["amount"] == 10:
+            interrupt("before?")
+        pay(state["amount"])
+        if state["amount"] == 20:
+            interrupt("after?")
+
+    built = graph(node)
+    built.invoke({"amount": 10}, THREAD)
+    assert set(questions(built.invoke(Command(resume="yes"), THREAD))) == {10}
+    built.invoke(Command(resume=APPROVE), THREAD)
+    assert ran == [10]
+
+    built.invoke({"amount": 20}, THREAD)
+    built.invoke(Command(resume=APPROVE), THREAD)
+    assert ran == [10, 20]
+    with pytest.raises(RuntimeError, match="another call"):
+        built.invoke(Command(resume=APPROVE), THREAD)
+    assert ran == [10, 20]
+
+
+def test_tasks_of_the_functional_api(pay: Any) -> None:
+    """A call in a `@task` waits; of several at once, none gets another's answer."""
+
+    @task
+    def one(amount: int) -> str:
+        return pay(amount)
+
+    @entrypoint(checkpointer=InMemorySaver())
+    def flow(amounts: list[int]) -> list[str]:
+        return [each.result() for each in [one(amount) for amount in amounts]]
+
+    flow.invoke([5], THREAD)
+    assert flow.invoke(Command(resume=APPROVE), THREAD) == ["paid 5"]
+
+    ran.clear()
+    other: Any = {"configurable": {"thread_id": "2"}}
+    asked = set(questions({"__interrupt__": flow.invoke([10, 9999], other)["__interrupt__"]}))
+    try:
+        flow.invoke(Command(resume=APPROVE), other)
+    except RuntimeError:
+        pass
+    assert ran in ([], [*asked])
+
+
+def test_what_is_asked_is_plain_json(pay: Any) -> None:
+    """Every checkpointer can keep the question, and the call is still recognized by it."""
+    args = [
+        Decimal("4000.10"),
+        date(2026, 6, 1),
+        b"x",
+        {1, 2},
+        10**400,
+        float("nan"),
+        "\ud800",
+        pay,
+    ]
+    built = graph(lambda state: {"amount": pay(args)})
+
+    (question,) = built.invoke({"amount": 0}, THREAD)["__interrupt__"]
+    json.dumps(question.value, allow_nan=False)
+    built.invoke(Command(resume=APPROVE), THREAD)
+
+    assert ran == [args]
+
+
+def test_the_gate_can_know_what_waited(run: Twin) -> None:
+    """A call that was put to a person is still held if the policy would now release it."""
+    run.needs_python_3_11()
+    channel, seen = InterruptChannel(), []
+    one, other = Action("pay", {"amount": 5}), Action("pay", {"amount": 6})
+    question = {"action_requests": [{"name": "pay", "args": {"amount": 5}}]}
+
+    async def anode(state: Any) -> None:
+        seen.extend([await channel.aheld_before(one), await channel.aheld_before(other)])
+        interrupt(question)
+
+    def node(state: Any) -> None:
+        seen.extend([channel.held_before(one), channel.held_before(other)])
+        interrupt(question)
+
+    built = graph(anode if run.is_async else node)
+    run(built, {"amount": 0})
+    run(built, Command(resume=APPROVE))
+
+    assert seen == [False, False, True, False]
+    assert channel.held_before(one) is False  # outside of a graph
+
+
+def test_a_task_that_pauses_makes_no_other_call() -> None:
+    """What ran before a pause would run again behind it, so the gate and the channel refuse."""
+    channel, seen = InterruptChannel(), []
+
+    def before(state: Any) -> None:
+        seen.append(channel.held_before(Action("pay", {"amount": 5})))
+        channel.request_approval(Action("pay", {"amount": 9999}))
+
+    def after(state: Any) -> None:
+        try:
+            channel.request_approval(Action("pay", {"amount": 9999}))
+        finally:
+            seen.append(channel.held_before(Action("pay", {"amount": 5})))
+
+    with pytest.raises(RuntimeError, match="can hold one call"):
+        graph(before).invoke({"amount": 0}, THREAD)
+    graph(after).invoke({"amount": 0}, THREAD)
+
+    assert seen == [False, True]
+
+
+def test_an_earlier_call_is_mentioned() -> None:
+    """The question says that the same call ran before."""
+    action = Action("pay", {"amount": 5}, "Pay a supplier.")
+    action.earlier = [{"state": "running"}]
+    built = graph(lambda state: InterruptChannel().request_approval(action))
+
+    (question,) = built.invoke({"amount": 0}, THREAD)["__interrupt__"]
+
+    about = question.value["action_requests"][0]["description"]
+    assert about == "Pay a supplier.\n\nThe same call is running"
+
+
+PROGRAM = """
+import os, sys
+folder, step, tests = sys.argv[1:]
+sys.path.insert(0, tests)
+from langchain_core.tools import tool
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.types import Command
+from actionguard import guard
+from actionguard.langgraph import InterruptChannel
+from test_interrupt import agent, calls
+
+@guard(channel=InterruptChannel(), audit=folder + "/audit.jsonl")
+@tool
+def refund(amount: float) -> str:
+    "Issue a refund."
+    with open(folder + "/ran", "a") as file:
+        file.write(f"{amount}\\n")
+    if step == "killed":
+        print("killed", flush=True)
+        os._exit(9)
+    return "refunded"
+
+with SqliteSaver.from_conn_string(folder + "/checkpoints.sqlite") as saver:
+    built = agent([refund], calls(4000), saver=saver)
+    given = {
+        "ask": {"messages": [("user", "refund")]},
+        "again": None,
+    }.get(step, Command(resume={"type": "approve"}))
+    result = built.invoke(given, {"configurable": {"thread_id": "1"}})
+    print("waits" if "__interrupt__" in result else result["messages"][-1].content, flush=True)
+    os._exit(7)
+"""
+
+
+class Steps:
+    """The processes that run PROGRAM, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("langgraph.checkpoint.sqlite")
+        self.folder = folder
+
+    def __call__(self, name: str) -> tuple[int, str]:
+        command = [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            str(self.folder),
+            name,
+            str(Path(__file__).parent),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (7, 9), done.stderr
+        return done.returncode, done.stdout.strip()
+
+    def ran(self) -> list[str]:
+        return (self.folder / "ran").read_text().split()
+
+
+def test_approvals_outlive_the_process(tmp_path: Path, lines: Any) -> None:
+    """Asked in one process, answered in another, from SQLite: one body, one line."""
+    step = Steps(tmp_path)
+
+    assert step("ask") == (7, "waits")
+    assert not lines()
+    assert step("answer") == (7, "done")
+    assert step.ran() == ["4000.0"]
+    assert [line["executed"] for line in lines()] == [True]
+
+
+def test_a_kill_in_the_body_uses_the_answer_up(tmp_path: Path) -> None:
+    """A process that died in the body may have done it: the next one asks again."""
+    step = Steps(tmp_path)
+
+    assert [step(name) for name in ("ask", "killed", "again")] == [
+        (7, "waits"),
+        (9, "killed"),
+        (7, "waits"),
+    ]
+    assert step.ran() == ["4000.0"]
+
+
+def test_async_checkpointers(refund: BaseTool, tmp_path: Path) -> None:
+    """A checkpointer that is only for async code is awaited."""
+    aio = pytest.importorskip("langgraph.checkpoint.sqlite.aio")
+
+    async def main() -> Any:
+        async with aio.AsyncSqliteSaver.from_conn_string(str(tmp_path / "c.sqlite")) as saver:
+            built = agent([refund], calls(5), saver=saver)
+            await built.ainvoke({"messages": [("user", "refund")]}, THREAD)
+            return await built.ainvoke(Command(resume=APPROVE), THREAD)
+
+    assert said(asyncio.run(main())) == ["refunded 5.0"]
+    assert ran == [5]
+
+
+def test_langgraph_is_imported_here_only() -> None:
+    """Without LangGraph everything else works, and the error says what to install."""
+    code = (
+        "import sys, actionguard, actionguard.channels, actionguard.langchain\n"
+        "assert 'langgraph' not in sys.modules\n"
+        "sys.modules['langgraph'] = None\n"
+        "import actionguard.langgraph"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (
+        "ImportError: actionguard.langgraph needs LangGraph: pip install langgraph" in done.stderr
+    )
+
+
+def test_the_example(tmp_path: Path) -> None:
+    """It asks in one process and goes on in another."""
+    example = Path(__file__).parents[2] / "examples" / "durable_approval.py"
+    done = subprocess.run(
+        [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.splitlines() == [
+        "asked: Approve refund_customer(amount=4000.0, customer_id='cus_123')?",
+        "done: refunded 4000.0 to cus_123",
+    ], done.stderr
