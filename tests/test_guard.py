@@ -39,6 +39,9 @@ KEYS = [
     "executed",
     "result",
     "error",
+    "id",
+    "waited_s",
+    "ran_s",
 ]
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from actionguard import ApprovalPolicy, AuditLog, guard
+from actionguard.audit import Entry
 from actionguard.core import Decision
 from actionguard.testing import AutoApproveChannel, read_log
 
@@ -33,22 +34,15 @@ YES = Decision(approved=True, comment="fine", source="test", metadata={"who": "A
 
 
 def notes_beside(path: Path) -> list[str]:
-    return sorted(name for name in os.listdir(path.parent) if ".inflight-" in name)
+    """The note files of other processes."""
+    own = f".inflight-{os.getpid()}-"
+    return [n for n in sorted(os.listdir(path.parent)) if ".inflight-" in n and own not in n]
 
 
-def burst(path: Path, count: int = 600) -> None:
-    """Make calls so thick and fast that the note file stays from one to the next."""
-    released = guard(lambda: None, policy=FREE, audit=path)
-    for _ in range(count):
-        released()
-
-
-def wait_for_sweeper() -> None:
-    """Wait until the burst is over for the journal too."""
-    deadline = time.monotonic() + 120
-    while any(thread.name == "actionguard" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def new_entry(path: Path, tool: str, args: dict[str, Any], *, fsync: bool = False) -> Entry:
+    entry = AuditLog(path, fsync=fsync).entry(os.urandom(8).hex(), tool, args)
+    assert entry is not None
+    return entry
 
 
 def in_child(body: Callable[[], object]) -> int:
@@ -124,7 +118,7 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
     write = os.write
 
     def call() -> None:
-        entry = AuditLog(log_path, fsync=fsync).entry("refund", {"amount": 50})
+        entry = new_entry(log_path, "refund", {"amount": 50}, fsync=fsync)
         if held:
             entry.note(running=False, needed_approval=True)
             write(says, b"w")
@@ -167,15 +161,14 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
 
 
 def test_killed_when_a_note_did_not_fit(log_path: Path) -> None:
-    """A call stopped for want of room is not said to have run, though its note reads whole."""
+    """A call that was stopped because its note did not fit is not said to have run."""
 
     def call() -> None:
-        entry = AuditLog(log_path).entry("refund", {"amount": 50})
-        assert entry is not None
+        entry = new_entry(log_path, "refund", {"amount": 50})
         entry.note(running=False, needed_approval=True)
-        (notes,) = notes_beside(log_path)
-        room = (log_path.parent / notes).stat().st_size
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        (notes,) = log_path.parent.glob("*.inflight-*")
+        room = notes.stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 * room - 1, hard))
         with pytest.raises(OSError, match="too large"):
             entry.note(running=True, needed_approval=True, decision=YES)
@@ -193,9 +186,10 @@ def test_killed_while_recovering(log_path: Path) -> None:
     """A process that dies while it writes a dead one's lines leaves none out, and none twice."""
 
     def crash() -> None:
-        log = AuditLog(log_path)
         for number in range(3):
-            log.entry("t", {"number": number}).note(running=number > 0, needed_approval=False)
+            new_entry(log_path, "t", {"number": number}).note(
+                running=number > 0, needed_approval=False
+            )
         os.kill(os.getpid(), signal.SIGKILL)
 
     def recover() -> None:
@@ -271,7 +265,7 @@ def crash_after_its_line(path: Path) -> None:
     """Leave a call whose line is written, but whose note is not struck off."""
 
     def crash() -> None:
-        entry = AuditLog(path).entry("refund", {"amount": 50})
+        entry = new_entry(path, "refund", {"amount": 50})
         entry.note(running=True, needed_approval=False)
         os.pwrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
         entry.close(needed_approval=False, decision=None, executed=True, result="done")
@@ -333,7 +327,7 @@ def test_line_in_a_log_that_is_rotated_just_then(
 
 def test_log_that_is_open_already(log_path: Path) -> None:
     """A process that uses a log writes a dead one's line when the log is opened once more."""
-    burst(log_path, 1)
+    guard(lambda: None, policy=FREE, audit=log_path)()
     os.mkfifo(f"{log_path}.pipe")  # to look for the line in it would take for ever
     os.mkfifo(f"{log_path}.inflight-pipe")  # to look for notes, too
     os.symlink(f"{log_path}.inflight-loop", f"{log_path}.inflight-loop")
@@ -349,9 +343,9 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
     ready, says = os.pipe()
     child = os.fork()
     if not child:
-        log = AuditLog(log_path)
-        log.entry("refund", {"amount": 1}).note(running=False, needed_approval=True)
-        log.entry("delete", {"who": "ü"}).note(running=True, needed_approval=True, decision=YES)
+        refund, delete = (new_entry(log_path, n, {"who": "ü"}) for n in ("refund", "delete"))
+        refund.note(running=False, needed_approval=True)
+        delete.note(running=True, needed_approval=True, decision=YES)
         os.write(says, b".")
         signal.pause()
     os.read(ready, 1)
@@ -365,7 +359,7 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
     assert (waiting["tool"], waiting["state"]) == ("refund", "waiting")
     assert (running["args"], running["state"]) == ({"who": "ü"}, "running")
     assert running["decision_metadata"] == {"who": "Ann"}
-    assert [(note["if_killed"]["tool"], note["state"]) for note in file] == [
+    assert [(note["record"]["tool"], note["state"]) for note in file] == [
         ("refund", "waiting"),
         ("delete", "running"),
     ]
@@ -374,123 +368,3 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
         ("refund", False),
         ("delete", None),
     ]
-
-
-# --- the note file, while calls come thick and fast ------------------------------------------
-
-
-def test_nothing_stays_after_a_burst(log_path: Path) -> None:
-    """The note file goes away when there were no calls for a moment, and its thread with it."""
-    burst(log_path)
-    wait_for_sweeper()
-
-    assert os.listdir(log_path.parent) == [log_path.name]
-    assert len(list(read_log(log_path))) == 600
-
-
-def test_call_after_a_burst_is_noted(log_path: Path) -> None:
-    """A call that is in flight when the burst ends keeps its note, and removes the file."""
-    burst(log_path)
-    log = AuditLog(log_path)
-    entry = log.entry("refund", {})
-    entry.note(running=False, needed_approval=True)
-    wait_for_sweeper()
-
-    assert [call["tool"] for call in log.in_flight()] == ["refund"]
-    entry.close(needed_approval=True, decision=None, executed=False)
-    wait_for_sweeper()
-    assert notes_beside(log_path) == []
-
-
-def test_fork_in_a_burst(log_path: Path) -> None:
-    """A fork meets no thread of ours (Python warns of that), and the child no file."""
-    for count in range(1, 6):
-        burst(log_path)
-
-        assert in_child(lambda: burst(log_path, 5)) == 0
-
-        assert "actionguard" not in [thread.name for thread in threading.enumerate()]
-        assert len(list(read_log(log_path))) == 605 * count
-
-
-def test_fork_in_the_midst_of_a_line(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal's handler that forks, whatever it interrupts, does not wait for what it holds up."""
-    write = os.write
-    written: list[bytes] = []
-    after_the_fork: list[str] = []
-
-    def fork_and_write(fd: int, line: bytes) -> int:
-        written.append(line)
-        if len(written) == 400:
-            time.sleep(0.05)  # so long that the sweeper, too, wants what this thread holds
-            in_child(lambda: None)
-            after_the_fork.extend(thread.name for thread in threading.enumerate())
-        return write(fd, line)
-
-    monkeypatch.setattr(os, "write", fork_and_write)
-    burst(log_path)
-
-    assert after_the_fork and "actionguard" not in after_the_fork
-    assert len(list(read_log(log_path))) == 600
-
-
-ENDS = {
-    "ends": "burst(path)",
-    "exits": "burst(path); raise SystemExit(0)",
-    "burst at exit": "burst(path); __import__('atexit').register(burst, path)",
-    "thread": "burst(path); threading.Thread(target=burst, args=(path,)).start()",
-    "Ctrl-C": """
-wait = threading.Event.wait
-def interrupted(event, timeout=None):
-    if threading.current_thread() is threading.main_thread():
-        event._cond.acquire()
-        raise KeyboardInterrupt  # as a signal may, between any two steps of `with event._cond`
-    return wait(event, timeout)
-threading.Event.wait = interrupted
-burst(path)
-""",
-}
-
-
-@pytest.mark.parametrize("end", ENDS)
-def test_program_that_ends_in_a_burst(end: str, log_path: Path) -> None:
-    """A program that ends, however many calls it made just now, leaves the log and nothing else."""
-    code = f"import sys; from test_journal import *; path = Path(sys.argv[1])\n{ENDS[end]}"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, log_path],
-        check=True,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=250,
-    )
-
-    assert os.listdir(log_path.parent) == [log_path.name]
-
-
-def test_folder_removed_in_a_burst(log_path: Path) -> None:
-    """Where the log's folder is removed with all that is in it, the next call is noted anew."""
-    log = AuditLog(log_path)
-    burst(log_path)
-    shutil.rmtree(log_path.parent)
-
-    entry = log.entry("refund", {})
-    entry.note(running=True, needed_approval=False)
-
-    assert [call["tool"] for call in log.in_flight()] == ["refund"]
-    entry.close(needed_approval=False, decision=None, executed=True)
-    assert len(list(log.records())) == 1
-
-
-def test_killed_in_a_burst(log_path: Path) -> None:
-    """A process that is killed when nothing was in flight leaves no line to write."""
-
-    def dies() -> None:
-        burst(log_path)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert in_child(dies) == signal.SIGKILL
-    AuditLog(log_path)
-
-    assert [record["executed"] for record in read_log(log_path)] == [True] * 600
-    assert notes_beside(log_path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
@@ -167,7 +168,8 @@ class _Passage:
         self._unnamed = type(args) is Unnamed
         self._snapshot = Snapshot(args)
         self._view = self._snapshot.copy()
-        self._entry = gate.audit.entry(gate.name, self._view)
+        self._id = os.urandom(8).hex()
+        self._entry = gate.audit.entry(self._id, gate.name, self._view)
         self._needed = True  # until the policy says otherwise
         self._asked: Action | None = None
         self._decision: Decision | None = None
@@ -305,8 +307,7 @@ class _Passage:
 
     def _new_action(self) -> Action:
         action = Action(self._gate.name, self._snapshot.copy(), self._gate.description)
-        if self._asked is not None:
-            vars(action)["_id"] = self._asked.id
+        vars(action)["_id"] = self._id
         return action
 
 

@@ -4,48 +4,66 @@ from __future__ import annotations
 
 import atexit
 import errno
-import itertools
 import json
 import os
+import re
 import stat
+import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, final
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar, final
 from weakref import WeakValueDictionary
 
 from actionguard import _journal
 from actionguard._journal import Journal
-from actionguard._render import json_text
+from actionguard._render import cut, json_text, show
 from actionguard.core import Action, Decision
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+T = TypeVar("T")
 
 # What becomes of a call whose process is killed: executed, and the error.
 _IF_WAITING = False, "the process ended while the call waited for a person; it was not executed"
 _IF_RUNNING = None, "the process ended while the call ran; whether it took effect is unknown"
+
+#: How many characters of a result are kept.
+_RESULT_LIMIT = 2_000
+#: How much of the end of a log is searched for equal calls, in bytes; and how many are returned.
+_SEARCHED, _MOST_EARLIER = 1_000_000, 100
+# Where the disk has less than _SCARCE bytes left, room for the line is tried out before the call
+# runs: that of its note, and _SPARE for a result.
+_SCARCE, _SPARE = 1_000_000, 16_384
+#: How many jobs of the log's thread share one write.
+_GROUP = 500
 
 
 @final
 class AuditLog:
     """A file that gets one line of JSON for every guarded call.
 
-    Threads, processes and several AuditLogs may write to one file. Nothing is made on the disk
-    before the first call, save the lines that a dead process left unwritten in this log.
+    Threads, processes and several AuditLogs may write to one file. Nothing is written before the
+    first call, except for calls whose process was killed before it could write their lines.
 
     Args:
-        path: The file. A relative path is meant from the directory that is current now; missing
-            folders are made.
+        path: The file. A relative path is resolved against the current directory; missing folders
+            are made at the first call.
         enabled: Whether to write anything.
         fsync: Whether each call waits until its crash note and its line would survive a power
-            cut; it then does so for every AuditLog on this file. Without, they survive the end of
-            the process, however that comes.
+            cut; this then holds for every AuditLog on this file. Without it, they survive the end
+            of the process, however that comes.
 
     Raises:
-        TypeError: `path` is none.
+        TypeError: `path` is not a path.
+        OSError: `path` is a folder.
     """
 
     def __init__(
@@ -57,20 +75,21 @@ class AuditLog:
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"AuditLog() takes a path, not {path!r}")
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(_absolute(os.fspath(path)))
         self.enabled = enabled
         self.fsync = fsync
         self._writer = _writer_of(str(self.path))
         if fsync:
             self._writer.sync = True
-        if enabled:
+        if enabled and not _on_event_loop():  # there, the first call does it
+            _refuse_folder(str(self.path))
             self._writer.recover()
 
     def __init_subclass__(cls) -> None:
         # Type checkers know it from `@final`. A `record` of its own would never be called.
         raise TypeError(
             f"AuditLog cannot be subclassed, as {cls.__name__} does: a guarded call writes its own "
-            "line. To keep the lines elsewhere or otherwise, read them with records()"
+            "line. To keep the lines elsewhere or in another form, read them with records()"
         )
 
     def __repr__(self) -> str:
@@ -81,17 +100,18 @@ class AuditLog:
         return made, (str(self.path),)  # copies and unpickled logs share the writer
 
     def check(self) -> None:
-        """Raise if the log could not be written; makes nothing.
+        """Raise if the log could not be written; leaves nothing behind.
+
+        Inside a running event loop it does nothing, since file work would block the loop: the first
+        call finds out.
 
         Raises:
             OSError: Says what stands in the way.
         """
-        if not self.enabled:
+        if not self.enabled or _on_event_loop():
             return
         path = str(self.path)
-        if os.path.isdir(path):
-            fault = "an audit log is a file, and this is a folder"
-            raise IsADirectoryError(errno.EISDIR, fault, path)
+        _refuse_folder(path)
         with suppress(FileNotFoundError, NotADirectoryError):  # the latter is told better below
             os.close(_opened(path))
         folder = os.path.dirname(path)
@@ -99,8 +119,7 @@ class AuditLog:
             folder = os.path.dirname(folder)
         if not os.path.isdir(folder):
             raise NotADirectoryError(errno.ENOTDIR, "an audit log cannot be made below", folder)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "an audit log cannot be made in", folder)
+        self._writer.try_notes(folder)
 
     def record(
         self,
@@ -117,7 +136,7 @@ class AuditLog:
         Raises:
             OSError: The line could not be written.
         """
-        entry = Entry(self._writer, action.tool_name, action.args)
+        entry = Entry(self._writer, action.id, action.tool_name, action.args)
         record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
             entry.line = f"{record}\n".encode()
@@ -135,14 +154,14 @@ class AuditLog:
         """
         if self.enabled:
             self._writer.recover()
-        return _journal.in_flight(str(self.path))
+        return in_flight(self.path)
 
-    def entry(self, tool: str, args: Mapping[str, Any]) -> Entry | None:
+    def entry(self, call_id: str, tool: str, args: Mapping[str, Any]) -> Entry | None:
         """Begin the record of a call with its arguments as they are now; writes nothing yet.
 
         None if the log is off.
         """
-        return Entry(self._writer, tool, args) if self.enabled else None
+        return Entry(self._writer, call_id, tool, args) if self.enabled else None
 
 
 def read_log(
@@ -152,8 +171,8 @@ def read_log(
 
     Args:
         path: The log's file.
-        torn: Gets the text of every line that is no record, since a crash or a full disk tore it;
-            without it, each is warned of.
+        torn: Gets the text of every line that is not a record, because a crash or a full disk
+            damaged it. Without it, each of them is a warning.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for number, found in enumerate(file, start=1):
@@ -166,11 +185,11 @@ def read_log(
             elif torn is not None:
                 torn.append(line.decode("utf-8", "backslashreplace"))
             else:
-                _alarm(f"line {number} of {os.fspath(path)} is torn, and no record")
+                _alarm(f"line {number} of {os.fspath(path)} is damaged and was skipped")
 
 
 def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
-    """The last line once more: it is torn, or was half there; nothing if somebody writes now."""
+    """The last line once more: it is damaged, or was half there; nothing if somebody writes now."""
     with suppress(OSError):  # some network disks lock only what may be written
         if not _journal.lock(file.fileno(), wait=False):
             return b""
@@ -180,36 +199,91 @@ def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
     return line
 
 
+def in_flight(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The calls in flight in all living processes; see `AuditLog.in_flight`. Changes nothing."""
+    noted = (_journal.noted_in(notes) for notes in _journal.beside(os.fspath(path)))
+    return [record for data in noted for record in _as_records(data)]
+
+
+def _as_records(data: bytes) -> list[dict[str, Any]]:
+    by_id: dict[str, dict[str, Any]] = {}
+    for _, note in _journal.notes_in(data):
+        if note["state"] == "running" or note["end"] not in by_id:  # noted anew, old one not struck
+            by_id[note["end"]] = _unfinished(note["record"], note["state"])
+    return list(by_id.values())
+
+
+def _unfinished(record: dict[str, Any], state: str) -> dict[str, Any]:
+    for unknown in ("executed", "result", "error", "waited_s", "ran_s"):
+        del record[unknown]
+    return {**record, "state": state}
+
+
 class Entry:
     """One call on its way to its line."""
 
-    __slots__ = ("_call", "_writer", "journal", "line", "line_at", "number", "tried")
+    __slots__ = (
+        "_begin",
+        "_writer",
+        "args_json",
+        "call_id",
+        "equals",
+        "id_json",
+        "journal",
+        "line",
+        "place",
+        "record",
+        "rooms",
+        "state",
+        "tried",
+    )
 
-    def __init__(self, writer: _Writer, tool: str, args: Mapping[str, Any]) -> None:
-        now = datetime.now(timezone.utc).isoformat()
-        self._call = f'"timestamp": "{now}", "tool": {json_text(tool)}, "args": {json_text(args)}'
+    def __init__(self, writer: _Writer, call_id: str, tool: str, args: Mapping[str, Any]) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        #: What stands in the line for the arguments.
+        self.args_json = json_text(args)
+        #: The same text in the lines of equal calls, and nowhere in those of others.
+        self.equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
+        self._begin = f'{{"timestamp": "{now}", {self.equals}'
+        self.call_id, self.id_json = call_id, json_text(call_id)
         self._writer = writer
         self.journal = writer.journal
-        self.number = next(_numbers)
+        #: What is noted, and where in the journal: the line if the process is killed.
+        self.state, self.record, self.rooms = "", "", list[tuple[int, int]]()
+        #: The inode and size of the log before the line was written to it.
+        self.place = (0, 0)
         #: What is to be written, once the call is over.
         self.line = b""
-        #: The inode and offset where it will stand in the log.
-        self.line_at = (0, 0)
-        #: Whether it may stand there already.
+        #: Whether it may have been written already.
         self.tried = False
 
     def note(
         self, *, running: bool, needed_approval: bool, decision: Decision | None = None
     ) -> None:
-        """Note, lest the process be killed, that the call waits for a person, or runs from now on.
+        """Note that the call waits for a person or runs from now on, in case the process is killed.
 
         Raises:
-            OSError: Neither this nor a line can be written; the call must not run.
+            OSError: The call's line could not be guaranteed; the call must not run.
         """
-        self.line_at = self._writer.get_ready(self)
         executed, error = _IF_RUNNING if running else _IF_WAITING
-        if_killed = self.in_words(needed_approval, decision, executed, None, error)
-        self.journal.add(self.number, if_killed, self.line_at, running=running)
+        record = self.in_words(needed_approval, decision, executed, None, error)
+        self._writer.note(self, "running" if running else "waiting", record)
+
+    def earlier(self, within: float | None = None) -> list[dict[str, Any]]:
+        """The records of equal calls, newest first; those in flight have a `state`.
+
+        Equal are the tool and the arguments as they are logged. Searched are the calls in flight
+        in all processes and the end of the log (a megabyte, and at most 100 records). Call it
+        after `note`, so that of two equal calls at once one finds the other.
+
+        Args:
+            within: Leave out calls that were over for more than so many seconds.
+        """
+        records = self._writer.equals_of(self)
+        if within is not None:
+            since = datetime.now(timezone.utc) - timedelta(seconds=within)
+            records = [record for record in records if _over_since(record, since)]
+        return sorted(records, key=lambda record: str(record.get("timestamp")), reverse=True)
 
     def close(
         self,
@@ -219,25 +293,43 @@ class Entry:
         executed: bool,
         result: object = None,
         error: str | None = None,
+        waited_s: float | None = None,
+        ran_s: float | None = None,
     ) -> None:
         """Write the line and strike the note.
 
         Raises nothing, since what the body did stands: a line that cannot be written is kept, and
-        no other call of this log runs before it is.
+        no other call of this log runs before it is written.
         """
         try:
-            record = self.in_words(needed_approval, decision, executed, result, error)
+            record = self.in_words(
+                needed_approval, decision, executed, result, error, waited_s, ran_s
+            )
             self.line = f"{record}\n".encode()
             self._writer.finish(self)
         except Exception as fault:
-            _alarm(f"a call's line is not in {self._writer.path} yet, so no other runs: {fault!r}")
+            self._writer.alarm(fault)
 
     def drop(self) -> None:
         """Strike the note and write no line: the call is paused, and will come again."""
         try:
-            self.journal.strike(self.number)
+            self._writer.strike(self)
         except OSError as fault:
             _alarm(f"a paused call is still noted beside {self._writer.path}: {fault!r}")
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run `work` in the log's thread, after what came before; raises what it raises.
+
+        If the caller is cancelled, it is run all the same.
+        """
+        import asyncio
+
+        done: Future[Any] = asyncio.get_running_loop().create_future()
+        self._writer.later(work, done)
+        value, error = await done
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]
 
     def in_words(
         self,
@@ -246,23 +338,52 @@ class Entry:
         executed: bool | None,
         result: object,
         error: object,
+        waited_s: float | None = None,
+        ran_s: float | None = None,
     ) -> str:
         """The record as JSON."""
-        answer = '"approved": null, "decision_source": null, "decision_comment": null'
-        metadata = ""
+        answer, metadata = _NO_ANSWER, ""
         if decision is not None:
             answer = (
-                f'"approved": {json_text(decision.approved is True)}, '
+                f'"approved": {_JSON[decision.approved is True]}, '
                 f'"decision_source": {json_text(decision.source)}, '
                 f'"decision_comment": {json_text(decision.comment)}'
             )
             if decision.metadata:
                 metadata = f', "decision_metadata": {json_text(decision.metadata)}'
+        text = "null" if result is None else json_text(_in_short(result))
         return (
-            f'{{{self._call}, "needed_approval": {json_text(needed_approval)}, {answer}, '
-            f'"executed": {json_text(executed)}, "result": {json_text(result)}, '
-            f'"error": {json_text(error)}{metadata}}}'
+            f'{self._begin}{_JSON[needed_approval]}, {answer}, "executed": {_JSON[executed]}, '
+            f'"result": {text}, "error": {"null" if error is None else json_text(error)}, '
+            f'"id": {self.id_json}, "waited_s": {_seconds(waited_s)}, "ran_s": {_seconds(ran_s)}'
+            f"{metadata}}}"
         )
+
+
+_NO_ANSWER = '"approved": null, "decision_source": null, "decision_comment": null'
+_JSON = {True: "true", False: "false", None: "null"}
+
+
+def _seconds(seconds: float | None) -> str:
+    return "null" if seconds is None else f"{seconds:.6f}"
+
+
+def _in_short(result: object) -> str:
+    text = result if isinstance(result, str) else show(result)
+    return text if len(text) <= _RESULT_LIMIT else cut(text, _RESULT_LIMIT - 40)
+
+
+def _over_since(record: dict[str, Any], since: datetime) -> bool:
+    """Whether the call is in flight, or ended after that time."""
+    try:
+        took = timedelta(seconds=(record.get("waited_s") or 0) + (record.get("ran_s") or 0))
+        return "state" in record or datetime.fromisoformat(record["timestamp"]) + took >= since
+    except (TypeError, ValueError, KeyError):  # whoever wrote that
+        return True
+
+
+#: What the log's thread is to do, for whom: the writer, the work, and the future on its loop.
+_Job = tuple["_Writer", Callable[[], Any], "AbstractEventLoop", "Future[Any]"]
 
 
 class _Writer:
@@ -277,12 +398,22 @@ class _Writer:
 
     def _start(self) -> None:
         self.journal = Journal(self.path)
-        self._lock = self.journal.lock
-        #: What is to be written, oldest first; a dict, since an interrupted call comes twice.
+        #: One for all that touches the disk: a signal's handler that makes a guarded call in the
+        #: midst of another's does not wait for it.
+        self._lock = threading.RLock()
+        #: What is in flight, by tool and arguments.
+        self._live: dict[str, dict[Entry, None]] = {}
+        #: What is to be written, oldest first.
         self._owed: dict[Entry, None] = {}
-        #: Whether something is owed since it could not be written.
+        #: Whether something is owed because it could not be written.
         self._stuck = False
-        self._settles = False
+        #: Whether lines are being written just now.
+        self._writes = False
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        #: The thread whose calls' lines are written later, together.
+        self._gatherer = 0
+        self._ended = False
         self._close()
 
     def forget(self) -> None:
@@ -297,86 +428,241 @@ class _Writer:
         if fd >= 0:
             os.close(fd)
 
-    __del__ = _close
+    def end(self) -> None:
+        """Do what is owed, and leave no notes but those of calls in flight."""
+        thread, self._thread, self._ended = self._thread, None, True
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join()
+        _work_off(self._jobs)
+        with self._lock:
+            try:
+                self.settle()
+            except OSError as fault:
+                self.alarm(fault)
+            self.leave()
 
-    def get_ready(self, entry: Entry) -> tuple[int, int]:
-        """Where the entry's line would stand now; raises if no line could be written."""
-        if entry.journal is not self.journal:
-            raise OSError("the call was begun in the parent process, before a fork")
+    def leave(self) -> None:
+        """Close the files; notes of calls in flight stay, for whoever comes after this process."""
+        self._jobs.put(None)
+        if self._live:
+            self.journal.release()
+        else:
+            self.journal.remove()
+        self._close()
+
+    __del__ = leave
+
+    # --- notes -------------------------------------------------------------------------------
+
+    def try_notes(self, folder: str) -> None:
+        """Raise if the first call could not keep its notes there; leaves nothing behind."""
+        if self.journal.is_open:
+            return
+        journal = Journal(os.path.join(folder, os.path.basename(self.path)))
+        try:
+            journal.create(0o600)
+            journal.try_room(_SPARE)
+        except OSError as error:
+            why = f"an audit log cannot be kept here: {error.strerror}"
+            raise OSError(error.errno, why, folder) from error
+        finally:
+            journal.remove()
+
+    def note(self, entry: Entry, state: str, record: str) -> None:
+        """Keep the record as the call's line if the process is killed."""
+        with self._lock:
+            if entry.journal is not self.journal:
+                raise OSError("the call was begun in the parent process, before a fork")
+            found = self._ready()
+            entry.place = found.st_ino, found.st_size
+            self._put(entry, state, record)
+
+    def _put(self, entry: Entry, state: str, record: str) -> None:
+        note = _journal.note(entry.place, state, record, entry.id_json)
+        if hasattr(os, "fstatvfs"):
+            disk = os.fstatvfs(self._fd)
+            if disk.f_bavail * disk.f_frsize < _SCARCE + len(note):
+                self.journal.try_room(_SPARE + len(note))
+        start, room = self.journal.take(len(note))
+        entry.rooms.append((start, room))
+        self._live.setdefault(entry.equals, {})[entry] = None
+        try:
+            self.journal.write(note, start, room)
+            if self.sync:
+                self.journal.sync()
+        except BaseException:  # the call will not go on, though what got there may read whole
+            with suppress(OSError):
+                self.journal.strike(*entry.rooms.pop())
+            raise
+        entry.state, entry.record = state, record
+        while len(entry.rooms) > 1:
+            self.journal.strike(*entry.rooms[0])
+            del entry.rooms[0]
+
+    def _ready(self) -> os.stat_result:
+        """The state of the log, if a note can be made and a line be written; else raises."""
+        if self._writes and self._fd >= 0:  # a signal came, and its handler makes a call
+            return os.fstat(self._fd)
         found = self._found()
         if self._stuck or found is None:
-            with self._lock:
+            self.settle()
+            found = self._found() or self._open()
+            self._renew_notes()
+            self.recover()
+        if not self.journal.is_open:
+            self._create_journal(found)
+        return found
+
+    def _create_journal(self, found: os.stat_result) -> None:
+        self.journal.create(found.st_mode & 0o666)
+        if self.sync:
+            _journal.sync_folder(self.path)
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            # multiprocessing ends a child that it forked without running `atexit`.
+            sys.modules["multiprocessing.util"].Finalize(None, self.end, exitpriority=0)
+
+    def _renew_notes(self) -> None:
+        """Note all that is in flight anew if the notes were removed, perhaps with their folder."""
+        if self.journal.is_removed:
+            self.journal.release()
+            self._create_journal(os.fstat(self._fd))
+            for entry in [entry for equal in self._live.values() for entry in equal]:
+                entry.rooms.clear()
+                self._put(entry, entry.state, entry.record)
+
+    def strike(self, entry: Entry) -> None:
+        """Take back what is noted of a call."""
+        with self._lock:
+            if entry.journal is not self.journal:
+                return
+            while entry.rooms:
+                self.journal.strike(*entry.rooms[0])
+                del entry.rooms[0]
+            equal = self._live.get(entry.equals, {})
+            equal.pop(entry, None)
+            if not equal:
+                self._live.pop(entry.equals, None)
+            if self._ended:
+                self.leave()
+
+    def recover(self) -> list[bytes]:
+        """Write the lines that dead processes left unwritten; returns what living ones note."""
+        living = []
+        with self._lock:
+            if self._writes:  # a signal came, and its handler opens the log
+                return []
+            self._writes = True
+            try:
+                for path in _journal.beside(self.path):
+                    if path == self.journal.path:
+                        continue
+                    journal = Journal.left_at(path)
+                    if journal is None:
+                        living.append(_journal.noted_in(path, living=False))
+                        continue
+                    try:
+                        self._append(list(self._left_over(journal)))
+                        if self._fd >= 0:
+                            os.fsync(self._fd)
+                        journal.remove()
+                    except Exception as fault:
+                        _alarm(f"{self.path} still lacks the calls noted in {path}: {fault!r}")
+                    finally:
+                        journal.release()
+            finally:
+                self._writes = False
+            if self._owed:
                 self.settle()
-                found = self._found() or self._open()
-                self.journal.remove_if_idle()  # it may have been removed with the log's folder
-                self.recover()
-        self.journal.mode, self.journal.sync = found.st_mode & 0o666, self.sync
-        return found.st_ino, found.st_size
+        return living
+
+    def _left_over(self, journal: Journal) -> Iterator[Entry]:
+        """The calls whose process died before their lines were written."""
+        calls: dict[str, Entry] = {}
+        for start, note in journal.notes():
+            if note["state"] != "running" and note["end"] in calls:
+                continue
+            entry = Entry(self, note["end"], "", {})
+            entry.journal, entry.rooms = journal, [(start, 0)]
+            entry.line = f"{json.dumps(note['record'])}\n".encode()
+            entry.place, entry.tried = tuple(note["log"]), True
+            calls[note["end"]] = entry
+        yield from calls.values()
+
+    def equals_of(self, entry: Entry) -> list[dict[str, Any]]:
+        """The records of equal calls, in flight or at the end of the log."""
+        found: dict[Any, dict[str, Any]] = {}
+        needle = entry.equals.encode()
+        with self._lock:
+            for data in self.recover():
+                if needle in data:
+                    records = _as_records(data)
+                    found.update((r["id"], r) for r in records if _equals(r) == entry.equals)
+            for other in self._live.get(entry.equals, ()):
+                if other.state:
+                    record = _unfinished(json.loads(other.record), other.state)
+                    found[other.call_id] = record
+        # In this order: a call that ends meanwhile has its line before its note is struck.
+        for record in self._at_the_end(needle, entry.equals):
+            found[record.get("id") or len(found)] = record
+        found.pop(entry.call_id, None)
+        return list(found.values())
+
+    def _at_the_end(self, needle: bytes, equals: str) -> Iterator[dict[str, Any]]:
+        with suppress(FileNotFoundError), open(self.path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _SEARCHED))
+            data = file.read(_SEARCHED)
+            at, left = len(data), _MOST_EARLIER
+            while left and (at := data.rfind(needle, 0, at)) >= 0:
+                at = data.rfind(b"\n", 0, at) + 1
+                record = _parsed(data[at : data.find(b"\n", at) + 1])
+                if record is not None and _equals(record) == equals:
+                    left -= 1
+                    yield record
+
+    # --- lines -------------------------------------------------------------------------------
 
     def write(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and forget it."""
         self._owed[entry] = None
-        with self._lock:
-            try:
-                self.settle()
-            except BaseException:
-                self._owed.pop(entry, None)
-                raise
+        try:
+            self.settle()
+        except BaseException:
+            self._owed.pop(entry, None)
+            raise
 
     def finish(self, entry: Entry) -> None:
         """Write the entry's line now, or raise and do it before another call runs."""
         if entry.journal is self.journal:
             self._owed[entry] = None
-            self.settle()
+            if self._gatherer != threading.get_ident():
+                self.settle()
 
     def settle(self) -> None:
         """Write what is owed, oldest first: also for the threads that wait here to do it."""
         with self._lock:
-            if self._settles:
+            if self._writes:
                 return  # a signal came in the midst of it: what its handler did is owed now
-            self._settles = True
+            self._writes = True
             try:
-                # No `while self._owed`: its last step is in no block, and Ctrl-C just then would
-                # leave the lock held (https://github.com/python/cpython/issues/130279).
-                for entries in iter(lambda: list(self._owed), []):
+                while self._owed:
+                    entries = list(self._owed)
                     self._append(entries)
                     for entry in entries:
-                        entry.journal.strike(entry.number)
+                        self.strike(entry)
                         self._owed.pop(entry, None)
                 self._stuck = False
+                _owing.discard(self)
             except BaseException:
                 self._stuck = True
-                atexit.unregister(self.settle)
-                atexit.register(self.settle)  # the last chance
+                _owing.add(self)  # until the last chance, at the end
+                for entry in (owed for owed in self._owed if owed.rooms):
+                    with suppress(OSError):  # if the process ends before, this is its line
+                        self._put(entry, entry.state, entry.line[:-1].decode())
                 raise
             finally:
-                self._settles = False
-
-    def recover(self) -> None:
-        """Write the lines that dead processes left unwritten."""
-        with self._lock:
-            for path in _journal.note_files(self.path):
-                journal = Journal.adopt(path)
-                if journal is None:
-                    continue
-                try:
-                    calls = journal.calls().items()
-                    self._append([self._left_over(journal, *call) for call in calls])
-                    if self._fd >= 0:
-                        os.fsync(self._fd)
-                    journal.remove()
-                except Exception as fault:
-                    _alarm(f"{self.path} still lacks the calls noted in {path}: {fault!r}")
-                finally:
-                    journal.release()
-
-    def _left_over(self, journal: Journal, number: int, note: dict[str, Any]) -> Entry:
-        """A call whose process died before the line was written."""
-        entry = Entry(self, "", {})
-        entry.journal, entry.number = journal, number
-        entry.line = f"{json.dumps(note['if_killed'])}\n".encode()
-        entry.line_at, entry.tried = tuple(note["line_at"]), True
-        return entry
+                self._writes = False
 
     def _append(self, entries: list[Entry]) -> None:
         """Write the lines of calls in one go."""
@@ -384,30 +670,29 @@ class _Writer:
             return
         try:
             size = self._lock_file()
-            # An earlier attempt may have got so far, before it failed or was killed.
-            entries = [entry for entry in entries if not (entry.tried and self._holds(entry))]
-            # What a crash or a full disk tore ends here.
+            tried = [entry for entry in entries if entry.tried]
+            if tried:  # an earlier attempt may have got so far, before it failed or was killed
+                written = self._written(tried)
+                entries = [entry for entry in entries if entry.call_id not in written]
+            # What a crash or a full disk damaged ends here.
             lines = [] if size in (0, self._size) or self._ends_well() else [b"\n"]
-            end = size + len(lines)
-            moved = False
             for entry in entries:
-                line_at = self._identity[1], end
-                if line_at != entry.line_at:
-                    entry.journal.place(entry.number, line_at)
-                    entry.line_at, moved = line_at, True
+                inode, noted_size = entry.place
+                if inode != self._identity[1] or noted_size > size:  # rotated since it was noted
+                    entry.place = self._identity[1], size
+                    for start, _ in entry.rooms:
+                        entry.journal.place(start, entry.place)
                 entry.tried = True
                 lines.append(entry.line)
-                end += len(entry.line)
-            if moved:
-                self.journal.wait_for_disk()
+            data = b"".join(lines)
             self._size = -1
             try:
-                self._write(b"".join(lines))
+                self._write(data)
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(self._fd, size)
                 raise
-            self._size = end
+            self._size = size + len(data)
         finally:
             if self._fd >= 0:
                 _journal.unlock(self._fd)
@@ -452,28 +737,103 @@ class _Writer:
         os.lseek(self._fd, -1, os.SEEK_END)
         return os.read(self._fd, 1) == b"\n"
 
-    def _holds(self, entry: Entry) -> bool:
-        """Whether the entry's line stands where it was to, in whichever file that is by now."""
-        inode, offset = entry.line_at
-        call = entry.line[: entry.line.index(b', "needed_approval": ')]
+    def _written(self, entries: list[Entry]) -> set[str]:
+        """Those of the calls' ids that stand in the log already, in whichever file it is by now."""
+        inodes = {entry.place[0] for entry in entries}
+        start = min(entry.place[1] for entry in entries)
+        wanted = {entry.call_id for entry in entries}
         folder, name = os.path.split(os.path.realpath(self.path))
         files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
         with suppress(OSError), os.scandir(folder) as beside:
-            likely = (f for f in beside if f.inode() == inode or f.name.startswith(name))
+            likely = (f for f in beside if f.inode() in inodes or f.name.startswith(name))
             # To open a pipe would wait for ever.
             files += [file.path for file in likely if os.path.isfile(file.path)]
+        written: set[str] = set()
         for found in files:
             with suppress(OSError), open(found, "rb") as file:
-                file.seek(offset)
-                if file.read(len(call)) == call:
-                    return _parsed(call + file.readline()) is not None  # else it is torn
-        return False
+                file.seek(start)
+                for line in file:
+                    if wanted.intersection(_ids_in(line)):  # perhaps in its arguments only
+                        written |= wanted.intersection([(_parsed(line) or {}).get("id")])
+        return written
+
+    # --- the log's thread --------------------------------------------------------------------
+
+    def later(self, work: Callable[[], T], done: Future[Any]) -> None:
+        """Have the work done by the log's thread; takes no lock that is held during file work."""
+        self._jobs.put((self, work, done.get_loop(), done))
+        if self._thread is None:
+            try:
+                with _starting:
+                    if self._thread is None and not self._ended:
+                        self._thread = threading.Thread(
+                            target=_serve, args=(self._jobs,), name="actionguard", daemon=True
+                        )
+                        self._thread.start()
+            except RuntimeError:
+                self._thread = None
+            if self._thread is None:  # the program is ending, or can have no more threads
+                _work_off(self._jobs)
+
+    def do(self, jobs: list[_Job]) -> None:
+        """Do the jobs, write their lines together, and tell those who wait."""
+        told: dict[AbstractEventLoop, list[tuple[Future[Any], Any]]] = {}
+        self._gatherer = threading.get_ident()
+        try:
+            for _, work, loop, done in jobs:
+                value = error = None
+                try:
+                    value = work()
+                except BaseException as raised:
+                    error = raised
+                told.setdefault(loop, []).append((done, (value, error)))
+        finally:
+            self._gatherer = 0
+        try:
+            if self._owed:
+                self.settle()
+        except Exception as fault:
+            self.alarm(fault)
+        for loop, answers in told.items():
+            with suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(_tell, answers)
+
+    def alarm(self, fault: Exception) -> None:
+        _alarm(
+            f"the line of a call could not be written to {self.path} ({fault!r}). Until it can be, "
+            "no other guarded call of this log runs"
+        )
 
 
-_numbers = itertools.count(1)
+def _serve(jobs: SimpleQueue[_Job | None]) -> None:
+    while _work_off(jobs, wait=True):
+        pass
+
+
+def _work_off(jobs: SimpleQueue[_Job | None], *, wait: bool = False) -> bool:
+    """Do what waits to be done; False if there is an end to it."""
+    taken: list[_Job | None] = []
+    with suppress(Empty):
+        while len(taken) < _GROUP:
+            taken.append(jobs.get(wait and not taken))
+    work = [job for job in taken if job is not None]
+    if work:
+        work[0][0].do(work)
+    return None not in taken
+
+
+def _tell(answers: list[tuple[Future[Any], Any]]) -> None:
+    for done, answer in answers:
+        if not done.done():  # else its task was cancelled
+            done.set_result(answer)
+
 
 _writers: WeakValueDictionary[str, _Writer] = WeakValueDictionary()
 _writers_lock = threading.RLock()
+#: Held while a log's thread is started.
+_starting = threading.Lock()
+#: Writers with lines that could not be written yet.
+_owing: set[_Writer] = set()
 
 
 def _writer_of(path: str) -> _Writer:
@@ -482,14 +842,40 @@ def _writer_of(path: str) -> _Writer:
 
 
 def _after_fork() -> None:
-    global _writers_lock
-    _writers_lock = threading.RLock()
+    global _writers_lock, _starting
+    _writers_lock, _starting = threading.RLock(), threading.Lock()
     for writer in list(_writers.values()):
         writer.forget()
+    _owing.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register  # first, and so run after what the program registered
+def _end_all() -> None:
+    for writer in list(_writers.values()):
+        writer.end()
+
+
+def _absolute(path: str) -> str:
+    if not os.path.isabs(path):
+        # Not `os.path.abspath`, which `langgraph dev` forbids on an event loop. (It asks the system
+        # for the same, by a name that is on its list.)
+        path = os.path.join(os.fsdecode(os.getcwdb()), path)
+    return os.path.normpath(path)
+
+
+def _on_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _refuse_folder(path: str) -> None:
+    if os.path.isdir(path):
+        fault = "an audit log is a file, and this is a folder"
+        raise IsADirectoryError(errno.EISDIR, fault, path)
 
 
 def _opened(path: str, flags: int = 0, mode: int = 0o666) -> int:
@@ -506,6 +892,16 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _ids_in(line: bytes) -> list[str]:
+    return [json.loads(found) for found in re.findall(rb'"id": ("(?:[^"\\]|\\.)*")', line)]
+
+
+def _equals(record: dict[str, Any]) -> str:
+    """As `Entry.equals`."""
+    tool, args = json_text(record.get("tool")), json_text(record.get("args"))
+    return f'"tool": {tool}, "args": {args}, "needed_approval": '
 
 
 def _alarm(message: str) -> None:
