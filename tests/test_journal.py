@@ -11,10 +11,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
