@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from langchain_core.messages import AIMessage, ToolMessage
@@ -42,18 +43,22 @@ class InterruptChannel(ApprovalChannel):
 
     def request_approval(self, action: Action) -> Decision:
         """Pause the graph, or return the answer that it was resumed with."""
-        task = _Task(action)
-        decision = task.ask(task.saver.get_tuple(task.place) if task.is_resumed() else None)
-        if task.is_plain:
-            task.saver.put_writes(task.place, *_ANSWER_WAS_USED)
+        task = _Task()
+        saved = task.saver.get_tuple(task.place) if task.is_resumed() else None
+        decision = task.ask(action, saved)
+        for used in task.used:
+            task.saver.put_writes(task.place, *used)
+        task.check(task.saver.get_tuple(task.place))
         return decision
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
-        task = _Task(action)
-        decision = task.ask(await task.saver.aget_tuple(task.place) if task.is_resumed() else None)
-        if task.is_plain:
-            await task.saver.aput_writes(task.place, *_ANSWER_WAS_USED)
+        task = _Task()
+        saved = await task.saver.aget_tuple(task.place) if task.is_resumed() else None
+        decision = task.ask(action, saved)
+        for used in task.used:
+            await task.saver.aput_writes(task.place, *used)
+        task.check(await task.saver.aget_tuple(task.place))
         return decision
 
     def held_before(self, action: Action) -> bool:
@@ -64,20 +69,17 @@ class InterruptChannel(ApprovalChannel):
         """
         if not _can_pause():
             return False
-        task = _Task(action)
-        return task.holds(task.saver.get_tuple(task.place) if task.is_resumed() else None)
+        task = _Task()
+        return task.holds(action, task.saver.get_tuple(task.place) if task.is_resumed() else None)
 
     async def aheld_before(self, action: Action) -> bool:
         """The same for async code."""
         if not _can_pause():
             return False
-        task = _Task(action)
-        return task.holds(await task.saver.aget_tuple(task.place) if task.is_resumed() else None)
+        task = _Task()
+        saved = await task.saver.aget_tuple(task.place) if task.is_resumed() else None
+        return task.holds(action, saved)
 
-
-#: Overwrites what the checkpointer keeps of a plain answer: it would release the call once more if
-#: the graph is run again after a crash, and the next call of the same subgraph after its pause.
-_ANSWER_WAS_USED = [("__resume__", None)], "00000000-0000-0000-0000-000000000000"
 
 _lock = threading.Lock()
 #: The tasks that made a guarded call, by an object that each has to itself, and whether they wait.
@@ -90,9 +92,9 @@ _SEVERAL = (
 
 
 class _Task:
-    """The LangGraph task that makes a call, and the call as a person sees it."""
+    """The LangGraph task that makes a call."""
 
-    def __init__(self, action: Action) -> None:
+    def __init__(self) -> None:
         # Only private keys tell. Tests pin them on the oldest and newest LangGraph; if one is
         # missing, the call is blocked.
         task = _configurable()
@@ -106,9 +108,10 @@ class _Task:
         self._scratchpad = task["__pregel_scratchpad"]
         self._read = task["__pregel_read"]
         self._send = task["__pregel_send"]
-        # People see and answer the questions of the outermost graph, those of subgraphs among them.
-        self._id = task["checkpoint_ns"].split("|")[0].split(":")[-1]
+        self._space = task["checkpoint_ns"]
         self.saver = task["__pregel_checkpointer"]
+        #: Where the outermost graph is kept: people see and answer its questions, those of its
+        #: subgraphs among them.
         self.place = {
             "configurable": {
                 "thread_id": task["thread_id"],
@@ -116,18 +119,15 @@ class _Task:
                 "checkpoint_id": task["checkpoint_map"][""],
             }
         }
-        #: Whether the answer came without an interrupt's id.
-        self.is_plain = False
-        self._action = action
-        args = json.loads(json_text(action.args), parse_int=_whole_number)
-        self._call = {"action": action.tool_name, "args": args}
+        #: What says in the checkpoint that the answer was used.
+        self.used: list[tuple[list[tuple[str, Any]], str]] = []
 
     def is_resumed(self) -> bool:
         """Whether there may be an answer; in a subgraph, also one that was used before."""
         plain = self._scratchpad.get_null_resume(False)
         return plain is not None or bool(self._scratchpad.resume)
 
-    def ask(self, saved: Any) -> Decision:
+    def ask(self, action: Action, saved: Any) -> Decision:
         """Pause, or return the answer."""
         if self._has_several_tool_calls():
             raise RuntimeError(_SEVERAL)
@@ -135,53 +135,55 @@ class _Task:
             if self._read in _waits:
                 raise RuntimeError(_SEVERAL)
             _waits[self._read] = True
-        answer = interrupt(self._request())
+        call = _call(action)
+        answer = interrupt(_request(action, call))
         _waits[self._read] = False
-        self.is_plain = answer is self._scratchpad.get_null_resume(False)
+        is_plain = answer is self._scratchpad.get_null_resume(False)  # without an interrupt's id
         # A plain answer is given to whoever comes first, before LangGraph 1.2 even if several calls
         # of a subgraph wait.
         asked = self._asked(saved)
-        if not (asked == [self._call] if self.is_plain else self._call in asked):
+        if call not in asked.values() or (is_plain and len(asked) > 1):
             raise RuntimeError(
                 "the graph was resumed with an answer to another call, or this call now has other "
                 "arguments than were shown"
             )
-        # LangGraph keeps the answer with the task, for when its body fails and it is run again.
+        # LangGraph keeps answers. If the body fails and the graph is run again, they would release
+        # it again, and a plain one also the next call of the same subgraph.
         self._send([("__resume__", self._scratchpad.resume[:-1])])
-        return _decision(answer, self._call)
+        if is_plain:
+            self.used.append(([("__resume__", None)], "00000000-0000-0000-0000-000000000000"))
+        # Of the runs that have the same answer, checkpointers keep the first one's write.
+        self.used.append(([("actionguard", uuid4().hex)], " ".join([self._space, *asked])))
+        return _decision(answer, call)
 
-    def holds(self, saved: Any) -> bool:
-        if self._call in self._asked(saved):
+    def check(self, saved: Any) -> None:
+        """Refuse if another run of this graph used the answer first."""
+        (_, mine), used_by = self.used[-1][0][0], self.used[-1][1]
+        if (used_by, "actionguard", mine) not in (saved.pending_writes or ()):
+            raise RuntimeError("this answer was used by another run of the graph")
+
+    def holds(self, action: Action, saved: Any) -> bool:
+        if saved and _call(action) in self._asked(saved).values():
             return True
         with _lock:
             return _waits.setdefault(self._read, False)
 
-    def _asked(self, saved: Any) -> list[Any]:
-        """The calls that people were shown when this task was paused."""
-        calls = []
-        for task_id, channel, value in saved.pending_writes or () if saved else ():
-            if task_id == self._id and channel == "__interrupt__":
+    def _asked(self, saved: Any) -> dict[str, Any]:
+        """The calls that people were shown when this task was paused, by the ids of the actions."""
+        calls: dict[str, Any] = {}
+        task = self._space.split("|")[0].split(":")[-1]
+        for task_id, channel, value in (saved and saved.pending_writes) or ():
+            if task_id == task and channel == "__interrupt__":
                 for question in value:
                     match question.value:
-                        case {"action_requests": [{"name": name, "args": args}]}:
-                            calls.append({"action": name, "args": args})
+                        case {
+                            "action_requests": [{"name": name, "args": args}],
+                            "id": str() as id_,
+                        }:
+                            calls[id_] = {"action": name, "args": args}
+                        case _:
+                            calls[question.id] = None
         return calls
-
-    def _request(self) -> dict[str, Any]:
-        name, args = self._call.values()
-        about = [self._action.tool_description, earlier_line(self._action)]
-        return {
-            "action_requests": [
-                {
-                    "name": name,
-                    "args": args,
-                    "arguments": args,  # where Agent Inbox looks for them
-                    "description": "\n\n".join(filter(None, about)),
-                }
-            ],
-            "review_configs": [{"action_name": name, "allowed_decisions": ["approve", "reject"]}],
-            "message": f"Approve {self._action.pretty()}?",  # AG-UI shows this
-        }
 
     def _has_several_tool_calls(self) -> bool:
         """Whether the task was given more than one tool call, as `ToolNode` reads its input."""
@@ -202,6 +204,26 @@ class _Task:
 def _whole_number(digits: str) -> int | str:
     """An int, or its text where a browser or a checkpointer could not keep all of it."""
     return int(digits) if len(digits) < 16 else digits
+
+
+def _call(action: Action) -> dict[str, Any]:
+    """The call as the person sees it, and as Agent Inbox sends it back."""
+    args = json.loads(json_text(action.args), parse_int=_whole_number)
+    return {"action": action.tool_name, "args": args}
+
+
+def _request(action: Action, call: dict[str, Any]) -> dict[str, Any]:
+    """The question, as LangChain's `HITLRequest`."""
+    about = filter(None, [action.tool_description, earlier_line(action)])
+    asked = {"name": action.tool_name, "args": call["args"], "description": "\n\n".join(about)}
+    return {
+        "action_requests": [asked | {"arguments": call["args"]}],  # Agent Inbox reads the last
+        "review_configs": [
+            {"action_name": action.tool_name, "allowed_decisions": ["approve", "reject"]}
+        ],
+        "message": f"Approve {action.pretty()}?",  # AG-UI shows this
+        "id": action.id,
+    }
 
 
 def _configurable() -> dict[str, Any]:

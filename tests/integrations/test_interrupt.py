@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -164,6 +166,7 @@ def test_a_call_waits_in_the_checkpoint(run: Twin, refund: BaseTool, lines: Any)
     paused = run(built, {"messages": [("user", "refund")]})
 
     (question,) = paused["__interrupt__"]
+    assert question.value.pop("id")
     assert question.value == {
         "action_requests": [
             {
@@ -527,6 +530,40 @@ def test_an_approval_releases_one_run(run: Twin, log_path: Path, lines: Any, by_
     assert [line["executed"] for line in lines()] == [True, False]
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+@pytest.mark.parametrize("saver", ["memory", "sqlite"])
+def test_two_runs_cannot_use_one_answer(
+    log_path: Path, lines: Any, saver: str, by_id: bool
+) -> None:
+    """Of two runs that somebody started by pressing a button twice, one gets the answer."""
+    started, finish = threading.Event(), threading.Event()
+
+    @guard(channel=InterruptChannel(), audit=log_path)
+    def pay(amount: float) -> None:
+        ran.append(amount)
+        started.set()
+        finish.wait(10)
+
+    with contextlib.ExitStack() as stack:
+        kept: Any = InMemorySaver()
+        if saver == "sqlite":
+            sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
+            kept = stack.enter_context(sqlite.SqliteSaver.from_conn_string(":memory:"))
+        built = graph(lambda state: pay(5), saver=kept)
+        (one,) = questions(built.invoke({"amount": 5}, THREAD)).values()
+        answer = Command(resume={one: APPROVE} if by_id else APPROVE)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(built.invoke, answer, THREAD)
+            started.wait(10)
+            with pytest.raises(RuntimeError, match="used by another run"):
+                built.invoke(answer, THREAD)
+            finish.set()
+            first.result()
+
+    assert ran == [5]
+    assert [line["executed"] for line in lines()] == [False, True]
+
+
 def test_other_interrupts_of_the_node(pay: Any) -> None:
     """One before the call is no trouble; after one behind it, the body does not run again."""
 
@@ -601,7 +638,7 @@ def test_the_gate_can_know_what_waited(run: Twin) -> None:
     run.needs_python_3_11()
     channel, seen = InterruptChannel(), []
     one, other = Action("pay", {"amount": 5}), Action("pay", {"amount": 6})
-    question = {"action_requests": [{"name": "pay", "args": {"amount": 5}}]}
+    question = {"action_requests": [{"name": "pay", "args": {"amount": 5}}], "id": "1"}
 
     async def anode(state: Any) -> None:
         seen.extend([await channel.aheld_before(one), await channel.aheld_before(other)])
