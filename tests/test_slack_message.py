@@ -6,14 +6,13 @@ import html
 import json
 import re
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionguard.channels.slack import SlackChannel
-from actionguard.core import Action, Decision
+from actionguard.core import Action
 
 
 def refund(amount: object = 50) -> Action:
@@ -134,24 +133,6 @@ def test_message_says_what_silence_means(timeout: float, shown: str, on_timeout:
 
     word = {"deny": "Denied", "approve": "Approved"}[on_timeout]
     assert text.endswith(f"\n{word} automatically after {shown}")
-
-
-def test_subclass_may_add_to_the_message() -> None:
-    """What `message` returns is what is posted, so that a subclass can add buttons to it."""
-
-    class Buttons(SlackChannel):
-        def message(self, action: Action) -> dict[str, Any]:
-            message = super().message(action)
-            message["blocks"].append({"type": "actions", "elements": [action.id]})
-            return message
-
-    session, action = mock.Mock(), refund()
-    yes = {"poll_fn": lambda action: Decision.approve(), "session": session}
-    Buttons("https://slack.example/x", **yes).request_approval(action)
-
-    payload = session.post.call_args.kwargs["json"]
-    assert payload["blocks"][-1]["elements"] == [action.id]
-    assert payload["blocks"][:-1] == posted(action)["blocks"]
 
 
 def test_repeat_is_shown() -> None:

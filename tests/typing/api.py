@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from email.message import Message
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from actionguard import (
     guard,
     guard_tools,
 )
+from actionguard.channels import SlackButtonsChannel
 from actionguard.core import denial_message
 from actionguard.policy import AmountOver, Policy
 from actionguard.testing import (
@@ -131,6 +133,11 @@ SlackChannel("https://example.com", poll_fn=lambda action: None, timeout=300, on
 SlackChannel("https://example.com", poll_fn=apoll)
 SlackChannel("https://example.com", on_timeout="maybe")  # type: ignore[arg-type]
 SlackChannel()  # type: ignore[call-arg]
+
+buttons = SlackButtonsChannel("https://example.com", signing_secret="x", approvers={"U0ADA"})
+assert_type(buttons.handle({"X-Slack-Signature": "v0=..."}, b"payload=..."), tuple[int, str])
+assert_type(buttons.handle(Message(), "payload=..."), tuple[int, str])
+SlackButtonsChannel("https://example.com", approvers={"U0ADA"})  # type: ignore[call-arg]
 
 # --- the log ---------------------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Literal
 
+from actionguard._signature import takes_one_argument
 from actionguard.channels._slack_message import message
 from actionguard.channels._slack_webhook import NotDelivered, Secret, Webhook
 from actionguard.channels.base import ApprovalChannel, async_form_of, seconds
@@ -65,7 +65,7 @@ class SlackChannel(ApprovalChannel):
     ) -> None:
         webhook_url = Secret(webhook_url)  # also for tracebacks that show locals
         self._webhook = Webhook(webhook_url, session, post_timeout)
-        if poll_fn is not None and not _takes_an_action(poll_fn):
+        if poll_fn is not None and not (callable(poll_fn) and takes_one_argument(poll_fn)):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
         if on_timeout not in ("deny", "approve"):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
@@ -142,13 +142,3 @@ class SlackChannel(ApprovalChannel):
         if answer is None or isinstance(answer, Decision):
             return answer
         raise TypeError(f"poll_fn must return a Decision or None, not {type(answer).__name__}")
-
-
-def _takes_an_action(poll_fn: Any) -> bool:
-    try:
-        inspect.signature(poll_fn).bind(None)
-    except ValueError:  # some builtins have no signature
-        return True
-    except TypeError:
-        return False
-    return True

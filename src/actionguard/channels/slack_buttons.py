@@ -10,12 +10,12 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
-from actionguard.channels._slack_webhook import Secret
+from actionguard.channels._slack_webhook import NotDelivered, Secret
 from actionguard.channels.slack import SlackChannel
 from actionguard.core import Action, Decision
 
@@ -31,21 +31,20 @@ _NOT_WAITING = (
 _OVER = "No longer waiting: nobody answered in time, or the call was cancelled."
 
 
-class _Click(NamedTuple):
-    word: str
-    user: str
-    name: str
+class Headers(Protocol):
+    """The headers of a request, as any web framework has them."""
 
-    @property
-    def note(self) -> str:
-        return f"{self.word.capitalize()} by <@{self.user}>."
+    def items(self) -> Iterable[tuple[str, str]]: ...  # noqa: D102
 
 
 class _Request(NamedTuple):
-    """A request in Slack, and its first click. Cancelled: it is over without one."""
+    """A request in Slack, and the answer that it got, with what Slack then shows.
+
+    The answer is cancelled once nobody waits for it any more.
+    """
 
     channel: SlackButtonsChannel
-    click: Future[_Click]
+    answer: Future[tuple[Decision, str]]
 
 
 # By the id of the action, for all channels, since a Slack app has a single request URL: whichever
@@ -58,8 +57,15 @@ class SlackButtonsChannel(SlackChannel):
     """Posts each request with an Approve and a Deny button, and waits for a click.
 
     Mount `handle` at the interactivity request URL of your Slack app, in any web framework, in the
-    process that makes the guarded calls. One URL serves all channels with the same signing secret.
-    With several processes, use `SlackChannel` with a `poll_fn` that reads what they share.
+    process that makes the guarded calls. With FastAPI, for example::
+
+        @app.post("/slack")
+        async def slack(request: Request) -> Response:
+            status, text = channel.handle(request.headers, await request.body())
+            return Response(text, status)
+
+    One URL serves all channels with the same signing secret. With several processes, use
+    `SlackChannel` with a `poll_fn` that reads what they share.
 
     The first click of an approver is the decision. Its metadata is `{"who": the id}`, and the
     message loses its buttons and names the user.
@@ -95,11 +101,10 @@ class SlackButtonsChannel(SlackChannel):
         )
         if not is_secret:
             raise ValueError("signing_secret must be a text without spaces; it is not shown here")
-        if isinstance(approvers, str) or not isinstance(approvers, Iterable):
-            raise TypeError(f"approvers must be a set of Slack user ids, not {approvers!r}")
-        self.approvers = frozenset(approvers)
-        if not self.approvers or not all(isinstance(user, str) and user for user in self.approvers):
+        users = frozenset() if isinstance(approvers, str) else frozenset(approvers or ())
+        if not users or not all(isinstance(user, str) and user for user in users):
             raise ValueError(f"approvers must be one or more Slack user ids, not {approvers!r}")
+        self.approvers = users
         self._signing_secret = signing_secret
 
     def message(self, action: Action) -> dict[str, Any]:
@@ -122,8 +127,12 @@ class SlackButtonsChannel(SlackChannel):
         request = _requests[action.id] = _Request(self, Future())
         try:
             return await super()._ask(action)
+        except NotDelivered:
+            if request.answer.cancel():
+                raise
+            return request.answer.result()[0]  # Slack had it all the same: somebody answered
         finally:
-            request.click.cancel()  # does nothing if there was one
+            request.answer.cancel()  # which does nothing to an answer that came
             _over.append(action.id)
             if len(_over) > _REMEMBERED:
                 _requests.pop(_over.popleft(), None)
@@ -131,16 +140,13 @@ class SlackButtonsChannel(SlackChannel):
     async def _answer(self, action: Action, deadline: float) -> Decision:
         import asyncio
 
-        click = _requests[action.id].click
+        answer = _requests[action.id].answer
         left = max(deadline - time.monotonic(), 0)
-        await asyncio.wait({asyncio.wrap_future(click)}, timeout=left)
-        if click.cancel():  # at one stroke: a later click finds that the request is over
-            return self._unanswered()
-        word, user, name = click.result()
-        comment = f"{word} by {name} ({user})" if name else f"{word} by {user}"
-        return Decision(word == "approved", comment, metadata={"who": user})
+        await asyncio.wait({asyncio.wrap_future(answer)}, timeout=left)
+        # At one stroke, so that either this wait or a click decides.
+        return self._unanswered() if answer.cancel() else answer.result()[0]
 
-    def handle(self, headers: Mapping[str, str], body: bytes | str) -> tuple[int, str]:
+    def handle(self, headers: Headers, body: bytes | str) -> tuple[int, str]:
         """Take a request that Slack sent to your app's interactivity request URL.
 
         It is quick, and you may call it from any thread or event loop. What people see in Slack is
@@ -159,24 +165,27 @@ class SlackButtonsChannel(SlackChannel):
             return 401, "Not signed by Slack within the last five minutes."
         try:
             payload = json.loads(parse_qs(raw.decode())["payload"][0])
-            button, user = payload["actions"][0], payload["user"]
-            click = _Click(_WORDS[button["action_id"]], user["id"], str(user.get("username") or ""))
-            request = _requests.get(button["value"])
+            button, user = payload["actions"][0], payload["user"]["id"]
+            request, word = _requests.get(button["value"]), _WORDS[button["action_id"]]
+            name = payload["user"].get("username")
         except (ValueError, LookupError, TypeError):
             return 400, "Not a click on a button of actionguard."
         if request is None or request.channel._signing_secret != self._signing_secret:
             update = _private(_NOT_WAITING)
-        elif click.user not in request.channel.approvers:
-            update = _private(f"You ({click.user}) are not an approver of this request.")
+        elif user not in request.channel.approvers:
+            update = _private(f"You ({user}) are not an approver of this request.")
         else:
-            update = _without_buttons(payload.get("message") or {}, _settled(request, click))
+            comment = f"{word} by {name} ({user})" if name else f"{word} by {user}"
+            decision = Decision(word == "approved", comment, request.channel.name, {"who": user})
+            note = _settled(request, decision, f"{word.capitalize()} by <@{user}>.")
+            update = _without_buttons(payload.get("message") or {}, note)
         if url := payload.get("response_url"):
             threading.Thread(target=self._respond, args=(url, update), daemon=True).start()
         return 200, update["text"]
 
-    def _is_from_slack(self, headers: Mapping[str, str], body: bytes) -> bool:
+    def _is_from_slack(self, headers: Headers, body: bytes) -> bool:
         # https://docs.slack.dev/authentication/verifying-requests-from-slack
-        given = {str(name).lower(): str(value) for name, value in dict(headers).items()}
+        given = {str(name).lower(): str(value) for name, value in headers.items()}
         timestamp = given.get("x-slack-request-timestamp", "")
         if not re.fullmatch("[0-9]{1,12}", timestamp):
             return False
@@ -192,13 +201,13 @@ class SlackButtonsChannel(SlackChannel):
             _logger.warning("Slack did not take the update of a message: %s", refusal.reason)
 
 
-def _settled(request: _Request, click: _Click) -> str:
-    """Give the click as the answer if it is the first; what to say about the request now."""
+def _settled(request: _Request, decision: Decision, note: str) -> str:
+    """Make it the answer if it is the first one; returns what Slack should show now."""
     try:
-        request.click.set_result(click)
+        request.answer.set_result((decision, note))
     except InvalidStateError:  # the first answer stands
-        return _OVER if request.click.cancelled() else request.click.result().note
-    return click.note
+        return _OVER if request.answer.cancelled() else request.answer.result()[1]
+    return note
 
 
 def _without_buttons(message: dict[str, Any], note: str) -> dict[str, Any]:
