@@ -348,6 +348,14 @@ def test_post_is_repeated(
     assert hook.payloads == hook.payloads[:1] * 4
 
 
+def test_connection_lost_after_a_long_wait(hook: Hook, clock: Clock) -> None:
+    """The time for which Slack may be out of reach begins when it was last reached."""
+    hook.script = [*[reply(429, Retry_After="20")] * 3, raw(b"")]
+
+    assert plain(SlackChannel(hook.url, poll_fn=yes), refund()).approved is True
+    assert clock.slept == [20, 20, 20, 4]
+
+
 def test_post_is_repeated_until_the_timeout(hook: Hook, clock: Clock) -> None:
     """However often that is; a wait that would end after the timeout is not begun."""
     assert refused(hook, *[reply(500)] * 99, timeout=600) == "HTTP 500"

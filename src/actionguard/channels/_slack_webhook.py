@@ -35,7 +35,7 @@ class Refusal(NamedTuple):
     """Why an attempt to post did not deliver."""
 
     reason: str
-    patience: float = 0  # seconds since the first attempt for which it is worth trying again
+    patience: float = 0  # seconds to try again for, since Slack was last reached
     retry_after: float | None = None  # seconds, if Slack named them
 
 
@@ -74,7 +74,7 @@ class Webhook:
 
         from actionguard.channels._waiting import in_thread, within
 
-        begin, limit, backoff = monotonic(), self._timeout, 0.5
+        reached, limit, backoff = monotonic(), self._timeout, 0.5
         while True:
             attempt = await within(limit, in_thread(self.post, self._url, message))
             refusal = attempt.result() if attempt else Refusal(f"no answer within {limit:.3g} s")
@@ -82,7 +82,9 @@ class Webhook:
                 return
             pause = backoff if refusal.retry_after is None else refusal.retry_after
             pause += uniform(0, 1)  # noqa: S311  # keeps those apart that were refused together
-            end = min(deadline, begin + refusal.patience)
+            if refusal.patience == math.inf:
+                reached = monotonic() + pause  # the wait that Slack asked for does not count
+            end = min(deadline, reached + refusal.patience)
             limit = min(self._timeout, end - monotonic() - pause)
             if limit <= 0:
                 raise NotDelivered(
