@@ -1,9 +1,9 @@
-"""Action, Decision and the words that an agent reads."""
+"""Action, Decision and the messages that agents read."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from actionguard import (
     SlackChannel,
     guard,
 )
-from actionguard.core import blocked_message, denial_message
+from actionguard.core import denial_message
 
 
 def refund(**args: Any) -> Action:
@@ -28,32 +28,32 @@ def refund(**args: Any) -> Action:
 def test_equal_actions_have_ids_of_their_own() -> None:
     """Two equal calls are equal actions and two requests."""
     first, second = refund(), refund()
+    second.earlier.append({"tool": "refund"})
 
-    assert first == second and repr(first) == repr(second)
+    assert first == second
     assert first.id == first.id != second.id
-    assert "_id" not in dataclasses.asdict(first)
 
 
-def test_id_asked_for_by_two_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes second gets the id that the first has got."""
-    action = refund()
-    other: list[str] = []
+def test_ids_are_unique_in_a_fork() -> None:
+    """A forked child goes on with a random part of its own."""
+    ours, (reader, writer) = refund().id, os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, refund().id.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
 
-    def interrupted(size: int) -> bytes:
-        monkeypatch.undo()
-        other.append(action.id)
-        return b"\0" * size
-
-    monkeypatch.setattr("actionguard.core.os.urandom", interrupted)
-
-    assert [action.id] == other
+    assert theirs.partition("-")[0] != ours.partition("-")[0]
 
 
 @pytest.mark.parametrize(
     "again", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))]
 )
 def test_copies_are_the_same_request(again: Any) -> None:
-    """A copy, here or in another process, has the id of the original, asked for before or after."""
+    """A copy, here or in another process, has the id of the original."""
     action = refund()
 
     copied = again(action)
@@ -69,38 +69,33 @@ def test_pretty() -> None:
 
 
 def test_decisions() -> None:
-    """Approve and deny are a person's answers; only these two differ in `approved`."""
+    """Approve and deny differ in `approved` only, and share no metadata."""
     assert Decision.approve("fine") == Decision(True, "fine")
     assert Decision.deny() == Decision(False)
     assert Decision(True).metadata is not Decision(True).metadata
 
 
-def test_messages_tell_apart_what_happened() -> None:
-    """A person's no, nobody's answer and the guard's fault do not sound alike."""
-    denied = denial_message(refund(), Decision.deny("too much"))
-    unanswered = denial_message(refund(), Decision(False, "no terminal", unanswered=True))
-    blocked = blocked_message(refund(), "the guard's policy failed (KeyError)")
+def test_messages_offer_no_way_round() -> None:
+    """A denied refund of 4,000 must not come back as forty of 100."""
+    for decision in (Decision.deny("too much"), Decision(False, "too much", unanswered=True)):
+        message = denial_message(refund(), decision)
 
-    assert denied.startswith("DENIED: a person refused refund(amount=50, id='c1').")
-    assert "too much" in denied and "Do not repeat it unchanged" in denied
-    assert unanswered.startswith("DENIED: refund(") and "no terminal" in unanswered
-    assert "a person refused" not in unanswered
-    assert blocked.startswith("BLOCKED: ") and "KeyError" in blocked and "do not retry" in blocked
-    for message in (denied, unanswered, blocked):
-        assert "was not executed" in message
+        assert message.startswith("DENIED: ") and "refund(amount=50, id='c1')" in message
+        assert "was not executed" in message and "too much. Do not retry" in message
+        assert "split it up" in message and "tell the user" in message
+        assert "another way" not in message.replace("same result another way", "")
 
 
 def test_a_comment_is_quoted_as_it_was_written() -> None:
-    """The agent gets a person's words, with what could forge lines shown, and a sane length."""
+    """The agent gets a person's words, with what could forge lines escaped, and a sane length."""
     for unanswered in (False, True):
-        decision = Decision(False, "no:\nDENIED\x1b[2J \u202e", unanswered=unanswered)
-        assert r"no:\nDENIED\x1b[2J \u202e" in denial_message(refund(), decision)
-
-        decision = Decision(False, 5, unanswered=unanswered)  # type: ignore[arg-type]
-        assert "5" in denial_message(refund(), decision)
-
-        decision = Decision(False, "x" * 10_000, unanswered=unanswered)
-        assert "... (8,000 more characters)" in denial_message(refund(), decision)
+        for comment, told in (
+            ("no:\nDENIED\x1b[2J \u202e", r"no:\nDENIED\x1b[2J \u202e"),
+            (5, "5"),
+            ("x" * 10_000, "... (8,000 more characters)"),
+        ):
+            decision = Decision(False, comment, unanswered=unanswered)  # type: ignore[arg-type]
+            assert told in denial_message(refund(), decision)
 
 
 class Session:
@@ -132,30 +127,30 @@ UNREACHABLE = SlackChannel("https://slack.example/s3cret", session=Session())
 @pytest.mark.parametrize(
     ("channel", "said", "logged"),
     [
-        (Says(Decision.deny("s")), "DENIED: a person refused buy(cart=[", (False, "s", None)),
+        (Says(Decision.deny("s")), "DENIED: a person denied buy(cart=[", (False, "s", None)),
         (
             Says(Decision(False, unanswered=True)),
-            "no person could decide on it: nobody answered.",
+            "no person could decide: nobody answered.",
             (False, "nobody answered", None),
         ),
         (
             Says(Decision(False, "no terminal", unanswered=True)),
-            "no person could decide on it: no terminal.",
+            "no person could decide: no terminal.",
             (False, "no terminal", None),
         ),
         (
             UNREACHABLE,
-            "because the guard's channel failed (NotDelivered). This is a fault of the guard",
+            "because the guard's channel failed (NotDelivered). This is an approval-system failure",
             (None, None, "channel failed: NotDelivered"),
         ),
         (
             Says(ValueError("s3cret")),
-            "because the guard's channel failed (ValueError). This is a fault of the guard",
-            (None, None, "channel failed: ValueError"),
+            "because the guard's channel failed (ValueError). This is an approval-system failure",
+            (None, None, "channel failed: ValueError: s3cret"),
         ),
         (
             Says(lambda: CART.append(1)),
-            "its arguments changed after they were checked. This is no person's denial",
+            "its arguments changed after they were checked. This is not a person's denial",
             (True, None, "blocked: its arguments changed after they were checked"),
         ),
     ],
@@ -164,7 +159,7 @@ UNREACHABLE = SlackChannel("https://slack.example/s3cret", session=Session())
 def test_each_outcome_has_words_of_its_own(
     channel: Any, said: str, logged: tuple[Any, ...], log_path: Path, lines: Any
 ) -> None:
-    """Agent and log tell apart a person's no and what is none, and neither learns a secret."""
+    """Agent and log tell a person's denial from all else, and no agent learns a secret."""
 
     def buy(cart: list[int]) -> None:
         raise AssertionError("it must not run")
@@ -173,11 +168,12 @@ def test_each_outcome_has_words_of_its_own(
 
     assert isinstance(message, str)
     assert said in message and "was not executed" in message
-    assert ("refused" in message) is (logged[1] == "s")
+    assert ("a person denied" in message) is (logged[1] == "s")
     (line,) = lines()
-    assert (line["approved"], line["decision_comment"], line["error"]) == logged
+    error = line["error"] and line["error"][: len(logged[2])]
+    assert (line["approved"], line["decision_comment"], error) == logged
     assert line["executed"] is False
-    assert "s3cret" not in message + str(line)
+    assert "s3cret" not in message and "slack.example" not in message + str(line)
 
 
 def test_a_long_call_is_cut_and_says_so() -> None:
@@ -189,11 +185,14 @@ def test_a_long_call_is_cut_and_says_so() -> None:
 
 
 def test_denied_is_picklable() -> None:
-    """The exception crosses processes with its action and decision."""
+    """The exception crosses processes with its action and decision, or with neither."""
     action, decision = refund(), Decision.deny("no")
     error = ApprovalDenied("DENIED: ...", action=action, decision=decision)
 
     loaded = pickle.loads(pickle.dumps(error))
 
+    assert isinstance(loaded, RuntimeError)
     assert (str(loaded), loaded.action, loaded.decision) == ("DENIED: ...", action, decision)
     assert loaded.action.id == action.id
+    alone = pickle.loads(pickle.dumps(ApprovalDenied("no")))
+    assert (str(alone), alone.action, alone.decision) == ("no", None, None)

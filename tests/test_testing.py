@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.tools import tool
 
-from actionguard import ApprovalDenied, AuditLog, guard
+from actionguard import ApprovalDenied, AuditLog, configure, guard
 from actionguard.channels._waiting import ask_async
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision
@@ -19,6 +20,7 @@ from actionguard.testing import (
     ScriptedChannel,
     ScriptExhausted,
     SilentChannel,
+    answering,
     read_log,
 )
 
@@ -26,6 +28,7 @@ NO_LOG = AuditLog(enabled=False)
 
 
 def refund(amount: float) -> str:
+    """Refund an amount."""
     return f"refunded {amount}"
 
 
@@ -57,7 +60,7 @@ def test_auto_approve_says_yes_to_everything(asked: Any) -> None:
 
     answers = [asked(channel, action) for action in actions]
 
-    assert answers == [Decision.approve("fine")] * 3
+    assert answers == [Decision(True, "fine", "auto-approve")] * 3
     assert channel.requests == actions
     assert len({id(answer) for answer in answers}) == 3
 
@@ -68,7 +71,7 @@ def test_auto_deny_says_no_to_everything(asked: Any) -> None:
 
     answer = asked(channel, Action("refund", {}))
 
-    assert answer == Decision.deny("not today")
+    assert answer == Decision(False, "not today", "auto-deny")
     assert answer.unanswered is False
     assert channel.requests == [Action("refund", {})]
 
@@ -78,8 +81,8 @@ def test_scripted_answers_come_in_order(asked: Any) -> None:
     given = Decision(True, "ok", metadata={"ticket": 7})
     channel = ScriptedChannel(True, False, given, ConnectionError("down"))
 
-    assert asked(channel, Action("a", {})) == Decision.approve()
-    assert asked(channel, Action("b", {})) == Decision.deny()
+    assert asked(channel, Action("a", {})) == Decision(True, source="scripted")
+    assert asked(channel, Action("b", {})) == Decision(False, source="scripted")
     assert asked(channel, Action("c", {})) is given
     with pytest.raises(ConnectionError, match="down"):
         asked(channel, Action("d", {}))
@@ -111,6 +114,22 @@ def test_script_takes_only_answers(answer: Any) -> None:
     """What is no answer is refused when the script is written."""
     with pytest.raises(TypeError, match="a Decision, True, False or an exception to raise, not"):
         ScriptedChannel(True, answer)
+
+
+def test_answers_by_tool_and_from_a_function(asked: Any) -> None:
+    """A tool gets its answer whatever the order; a function sees the action."""
+    by_tool = ScriptedChannel(refund=False, send_email=True)
+    computed = ScriptedChannel(lambda action: action.args["n"] < 5)
+
+    order = ["send_email", "refund", "send_email"]
+    assert [asked(by_tool, Action(n, {})).approved for n in order] == [True, False, True]
+    assert [asked(computed, Action("a", {"n": n})).approved for n in (1, 9)] == [True, False]
+    with pytest.raises(ScriptExhausted, match=r"no answer left for deploy\(\)"):
+        asked(by_tool, Action("deploy", {}))
+    with pytest.raises(TypeError, match="not 'yes'"):
+        asked(ScriptedChannel(lambda action: "yes"), Action("a", {}))  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="in order or by tool, not both"):
+        ScriptedChannel(True, refund=False)
 
 
 def test_each_thread_gets_an_answer_of_its_own() -> None:
@@ -208,17 +227,6 @@ def test_waiting_for_requests_gives_up() -> None:
 # --- with a guard ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "channel",
-    [AutoApproveChannel(), AutoDenyChannel(), ScriptedChannel(True), SilentChannel()],
-    ids=lambda channel: channel.name,
-)
-def test_doubles_are_channels(channel: ApprovalChannel) -> None:
-    """Each is a channel with a name of its own."""
-    assert isinstance(channel, ApprovalChannel)
-    assert channel.name in {"auto-approve", "auto-deny", "scripted", "silent"}
-
-
 def test_a_guard_is_tested_without_a_person(log_path: Path) -> None:
     """What ran, what was asked and what was logged can all be seen."""
     channel = ScriptedChannel(True, False)
@@ -234,3 +242,65 @@ def test_a_guard_is_tested_without_a_person(log_path: Path) -> None:
         (True, "scripted"),
         (False, "scripted"),
     ]
+
+
+# --- one switch for all guards ---------------------------------------------------------------
+
+MADE_AT_IMPORT = AutoDenyChannel("nobody should be asked here")
+imported = guard(refund, channel=MADE_AT_IMPORT, audit=NO_LOG)
+imported_async = guard(arefund, channel=MADE_AT_IMPORT, audit=NO_LOG)
+imported_tool = guard(tool(refund), channel=MADE_AT_IMPORT, audit=NO_LOG)
+
+
+def test_answering_reaches_every_guard() -> None:
+    """Guards that were made at import ask the block's channel, and write to the block's log."""
+    with answering(AutoApproveChannel()) as log:
+        imported(1.0)
+        asyncio.run(imported_async(2.0))
+        imported_tool.invoke({"amount": 3.0})
+        ThreadPoolExecutor(1).submit(imported, 4.0).result()
+
+    assert [record["args"]["amount"] for record in log.records()] == [1.0, 2.0, 3.0, 4.0]
+    assert MADE_AT_IMPORT.requests == []
+    with pytest.raises(ApprovalDenied, match="nobody should be asked"):
+        imported(5.0)
+    MADE_AT_IMPORT.requests.clear()
+
+
+def test_answering_puts_everything_back() -> None:
+    """Nested and failing blocks restore what was there before."""
+    outer, inner = AutoApproveChannel(), ScriptedChannel(True, True)
+    with answering(outer):
+        with pytest.raises(LookupError), answering(inner) as log:
+            imported(1.0)
+            raise LookupError
+        imported(2.0)
+
+    assert [request.args for request in inner.requests] == [{"amount": 1.0}]
+    assert [request.args for request in outer.requests] == [{"amount": 2.0}]
+    assert len(list(log.records())) == 1
+    with pytest.raises(TypeError, match="takes an ApprovalChannel, not 'yes'"), answering("yes"):  # type: ignore[arg-type]
+        pass
+
+
+def test_configure(log_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards that name nothing use what is configured at the time of the call."""
+    monkeypatch.chdir(tmp_path)
+    channel = AutoApproveChannel()
+    named = guard(refund, channel=AutoDenyChannel(), audit=NO_LOG, on_denied="return")
+    unnamed = guard(refund, on_denied="return")
+
+    configure(channel=channel, audit=log_path)
+    try:
+        assert unnamed(5.0) == "refunded 5.0"
+        assert named(5.0).startswith("DENIED: ")
+    finally:
+        configure()
+
+    assert [record["args"] for record in read_log(log_path)] == [{"amount": 5.0}]
+    assert len(channel.requests) == 1
+    assert "no person could decide" in unnamed(6.0)  # the terminal again, and there is none
+    assert (tmp_path / "actionguard_audit.jsonl").exists()
+    for wrong in ({"channel": "slack"}, {"audit": 5}, {"audit": tmp_path}):
+        with pytest.raises((TypeError, OSError)):
+            configure(**wrong)  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
-"""Put a person in front of the tool calls that can't be taken back."""
+"""Require a person's approval for the tool calls that can't be taken back."""
 
 from typing import TYPE_CHECKING, Any
 
 from actionguard._guard import guard
+from actionguard._options import configure
 from actionguard.audit import AuditLog
 from actionguard.channels import ApprovalChannel, CLIChannel, SlackChannel
 from actionguard.core import Action, Decision
@@ -25,6 +26,7 @@ __all__ = [
     "Decision",
     "SlackChannel",
     "__version__",
+    "configure",
     "guard",
     "guard_tools",
 ]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from actionguard._gate import AnyCallable, Refused
 from actionguard._options import OnDenied, Options, what_was_meant
-from actionguard._signature import Signature, Unnamed, is_async
+from actionguard._signature import Signature, Unnamed, injected_names, is_async
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
 
-_CACHE = type(functools.lru_cache(len))
 # Most calls start with one of these; no class of them holds a guarded method.
 _NEVER_BOUND = frozenset({bool, int, float, str, bytes, list, dict, tuple, set, type(None)})
 
@@ -24,47 +25,36 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     """The target with a gate before its body, and of the same kind.
 
     Raises:
-        TypeError: The target is nothing that can be guarded by decorating it.
+        TypeError: The target cannot be guarded by decorating it.
     """
     if isinstance(target, staticmethod):
         return staticmethod(guard_callable(target.__func__, options, on_denied))
     if isinstance(target, classmethod):
-        return classmethod(_Edge(target.__func__, options, on_denied, skip_first=True).guarded())
-    # Not isinstance: a guarded tool's function that says it is a partial has a gate to be kept.
-    if issubclass(type(target), functools.partial):
-        # The arguments that are filled in already are shown with the others.
-        # A function is not guarded as one, since it would be pickled as its bare self.
-        is_plain = inspect.isfunction(target.func) or isinstance(target.func, type)
-        called = (_object if is_plain else guard_callable)(target.func, options, on_denied)
+        return classmethod(_Edge(target.__func__, options, on_denied, is_method=True).guarded())
+    if isinstance(target, functools.partial):
+        # Shown with the arguments that are filled in already. The function is guarded as an object,
+        # since a guarded function would be pickled as its bare self.
+        is_partial = isinstance(target.func, functools.partial)
+        called = (guard_callable if is_partial else _object)(target.func, options, on_denied)
         guarded = functools.partial(called, *target.args, **target.keywords)
         guarded.__dict__.update(target.__dict__)
         return guarded
     if inspect.isfunction(target):
         return _Edge(target, options, on_denied).guarded()
-    if isinstance(target, type):
-        raise TypeError(
-            f"guard() takes a LangChain tool or a callable, not the class {target.__name__}: "
-            "guard an instance, its methods, or a function that makes one"
-        )
     if isinstance(target, (property, functools.cached_property)):
         kind = type(target).__name__
         raise TypeError(f"guard() goes below @{kind}, directly above the function")
     if not callable(target):
         hint = what_was_meant(target)
         raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
-    if hasattr(target.__class__, "acall"):  # a guarded one shows the class it stands for
-        return _GuardedTool(target, options, on_denied)
+    if hasattr(type(target), "acall"):
+        return _tool_of_llama_index(target, options, on_denied)
     return _object(target, options, on_denied)
 
 
 def _object(target: Any, options: Options, on_denied: OnDenied) -> _Guarded:
     cls = _GuardedAsync if is_async(target) else _Guarded
     return cls(target, options, on_denied)
-
-
-def _name_of(target: Any) -> str:
-    """What a callable is called in prompts and in the log."""
-    return getattr(target, "__name__", None) or type(target).__name__
 
 
 class _Edge:
@@ -76,28 +66,31 @@ class _Edge:
         options: Options,
         on_denied: OnDenied,
         *,
-        skip_first: bool = False,
+        is_method: bool = False,
         told: tuple[str, str | None] | None = None,
     ) -> None:
         self.target = target
         self.on_denied = on_denied
-        name, description = told or (_name_of(target), inspect.getdoc(target))
-        signature = Signature(target, options.exclude, skip_first=skip_first)
-        options.check_exclude(f"{name}()", signature.parameters)
-        options.check_rules(f"{name}()", signature.parameters, signature.sees)
+        name, description = told or (
+            getattr(target, "__name__", None) or type(target).__name__,
+            inspect.getdoc(target),
+        )
+        hidden = options.exclude | injected_names(target)
+        signature = Signature(target, hidden, skip_first=is_method)
+        options.check_names(f"{name}()", signature.parameters, signature.sees)
         if signature.flat in rule_names(options.policy):
             raise ValueError(
-                f"the policy names {signature.flat!r}, which is no argument of {name}(): what "
-                f"**{signature.flat} takes is named one by one"
+                f"the policy names {signature.flat!r}, which is not an argument of {name}(): name "
+                f"the arguments that **{signature.flat} takes one by one"
             )
         self.gate = options.gate(name, description)
         self._signature = signature
         # What rules look at and no parameter is called: given by position it would be overlooked.
         self._nameless = rule_names(options.policy).difference(signature.parameters or ())
-        # Only a function can become a method, and then its first argument is the instance.
-        self._may_be_method = inspect.isfunction(target) and not skip_first
-        self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._function: AnyCallable | None = None
+        # Only a function can become a method, and then its first argument is the instance.
+        self._may_be_method = inspect.isfunction(target) and not is_method
+        self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
         # cloudpickle sends functions by value, for joblib, Dask, Ray: all but the weak references.
@@ -121,38 +114,47 @@ class _Edge:
             return Unnamed(named)
         return named
 
+    # What a method's instance holds (an API key) must not be shown. It is known by being bound, not
+    # by its name: we are what its class, or the instance itself, has as a method.
+
     def _is_bound_to(self, first: Any) -> bool:
-        """Whether the first argument came in by binding: its class holds us as a method."""
         cls = type(first)  # isinstance would ask a lazy proxy what it stands for
-        return self._is_method_of(cls) or (issubclass(cls, type) and self._is_method_of(first))
+        if self._is_method_of(cls) or (issubclass(cls, type) and self._is_method_of(first)):
+            return True
+        own = getattr(first, "__dict__", None) if cls.__dictoffset__ else None
+        return type(own) is dict and any(
+            type(value) is MethodType and self._leads_here(value) for value in own.values()
+        )
 
     def _is_method_of(self, owner: type) -> bool:
         known = self._bound_to.get(owner)
         if known is None:
-            held = (value for cls in owner.__mro__ for value in tuple(vars(cls).values()))
-            known = any(self._is_method(value, 4) for value in held)
+            known = any(self._is_from(cls) for cls in owner.__mro__) or any(
+                self._leads_here(value)
+                for cls in owner.__mro__
+                for value in tuple(vars(cls).values())
+                if hasattr(type(value), "__get__") and not isinstance(value, staticmethod)
+            )
             self._bound_to[owner] = known
         return known
 
-    def _is_method(self, value: Any, layers: int) -> bool:
-        """Whether a class attribute is us, perhaps below a few other decorators."""
-        if value is self._function:
-            return True
-        if not layers:
-            return False
-        kind = type(value)  # not isinstance, as above
-        parts: tuple[Any, ...] = ()
-        if issubclass(kind, property):
-            parts = (value.fget, value.fset, value.fdel)
-        elif issubclass(kind, classmethod):
-            parts = (value.__func__,)
-        elif issubclass(kind, (functools.partialmethod, functools.cached_property)):
-            parts = (value.func,)
-        elif issubclass(kind, functools.singledispatchmethod):
-            parts = (value.func, *value.dispatcher.registry.values())
-        elif issubclass(kind, (FunctionType, _CACHE)):
-            parts = (vars(value).get("__wrapped__"),)
-        return any(self._is_method(part, layers - 1) for part in parts if part is not None)
+    def _is_from(self, cls: type) -> bool:
+        """Whether we were defined in the body of that class, below whatever decorator."""
+        place, _, name = getattr(self.target, "__qualname__", "").rpartition(".")
+        return (
+            place == cls.__qualname__
+            and self.target.__module__ == cls.__module__
+            and not isinstance(vars(cls).get(name), staticmethod)
+        )
+
+    def _leads_here(self, value: Any) -> bool:
+        """Whether a method is us, perhaps below other decorators."""
+        found = [value]
+        for part in found:  # more of them come meanwhile
+            if part is self._function:
+                return True
+            found += [inner for inner in _wrapped_by(part) if not any(inner is f for f in found)]
+        return False
 
     def refuse(self, refused: Refused) -> Any:
         """A refusal in the caller's language."""
@@ -186,6 +188,19 @@ class _Edge:
         return function
 
 
+def _wrapped_by(value: Any) -> Iterator[Any]:
+    """What a decorator's object may wrap: functions, and objects with `__get__`."""
+    kind = type(value)  # not isinstance, as above
+    if issubclass(kind, FunctionType):
+        yield from filter(None, [vars(value).get("__wrapped__")])
+    elif hasattr(kind, "__get__") and not issubclass(kind, type):
+        for name in ("__wrapped__", "__func__", "fget", "fset", "fdel"):
+            with suppress(Exception):
+                yield getattr(value, name)
+        with suppress(TypeError):  # it has slots only
+            yield from (part for part in tuple(vars(value).values()) if callable(part))
+
+
 # Of the attributes that `inspect` and frameworks read, those that name the code that runs.
 _CODE_ATTRIBUTES = frozenset(
     {"__code__", "__defaults__", "__kwdefaults__", "__closure__", "__globals__", "__self__"}
@@ -193,7 +208,7 @@ _CODE_ATTRIBUTES = frozenset(
 
 
 class _Guarded:
-    """A guarded callable that is no function: a bound method, a builtin, an object.
+    """A guarded callable that is not a function: a bound method, a builtin, a class, an object.
 
     Not a function, since a function would become a method where it stands in a class, and would
     be pickled as its name, under which the unguarded callable is found.
@@ -201,17 +216,11 @@ class _Guarded:
 
     __wrapped__: Any
 
-    def __init__(
-        self,
-        target: Any,
-        options: Options,
-        on_denied: OnDenied,
-        told: tuple[str, str | None] | None = None,
-    ) -> None:
+    def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
         functools.update_wrapper(self, target, updated=())
         self._options = options
         self._on_denied = on_denied
-        self._function = _Edge(target, options, on_denied, told=told).guarded()
+        self._function = _Edge(target, options, on_denied).guarded()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -244,19 +253,19 @@ class _GuardedAsync(_Guarded):
         return await self._function(*args, **kwargs)
 
 
-class _GuardedTool(_Guarded):
-    """A guarded tool of LlamaIndex's: its agents look for its class, and run its `acall`."""
+def _tool_of_llama_index(target: Any, options: Options, on_denied: OnDenied) -> Any:
+    """A copy of the tool, of a class of its own, whose ways to call it lead to the bare tool.
 
-    def __init__(self, target: Any, options: Options, on_denied: OnDenied) -> None:
-        about = getattr(target, "metadata", None)  # where it keeps its name and description
-        name = getattr(about, "name", None) or _name_of(target)
-        told = name, getattr(about, "description", None) or inspect.getdoc(target)
-        super().__init__(target, options, on_denied, told)
-        for way in ("call", "acall"):
-            if hasattr(target, way):
-                edge = _Edge(getattr(target, way), options, on_denied, told=told)
-                setattr(self, way, edge.guarded())
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self.__wrapped__)
+    Its agents look for its class, and run its `acall`.
+    """
+    about = getattr(target, "metadata", None)  # where it keeps its name and description
+    name = getattr(about, "name", None) or type(target).__name__
+    told = name, getattr(about, "description", None) or inspect.getdoc(target)
+    ways = {
+        way: staticmethod(_Edge(getattr(target, way), options, on_denied, told=told).guarded())
+        for way in ("__call__", "call", "acall")
+        if hasattr(target, way)
+    }
+    guarded = copy.copy(target)
+    guarded.__class__ = type(type(target).__name__, (type(target),), ways)
+    return guarded

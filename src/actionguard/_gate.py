@@ -3,78 +3,96 @@
 from __future__ import annotations
 
 import inspect
-import os
+import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
 
 from actionguard._signature import Unnamed
-from actionguard._snapshot import Snapshot, slots_of
-from actionguard.audit import AuditLog
+from actionguard._values import copied, json_text, stand_in
+from actionguard.audit import AuditLog, Entry
 from actionguard.channels.base import ApprovalChannel, ask
-from actionguard.core import Action, Decision, blocked_message, denial_message
+from actionguard.core import Action, Decision, blocked_message, denial_message, new_id
 from actionguard.exceptions import ApprovalDenied
-from actionguard.policy import Policy, is_bool, rule_names
+from actionguard.policy import ApprovalPolicy, Policy, is_bool, rule_names
 
 T = TypeVar("T")
-
-
-#: An attribute of a cancellation: it came after a call's release, but before its body began.
-NEVER_BEGAN = "_actionguard_never_began"
+AnyCallable = Callable[..., Any]
+#: Names a call's arguments; raises TypeError if they do not fit.
+Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 
 
 class Refused(Exception):
-    """The gate did not release a call: in words for an agent, and as an error for code.
-
-    Unwinds a call up to its gate, or through the gates of a tool that was guarded twice. An edge is
-    handed it, and says it in its caller's language.
-    """
+    """A call that the gate stopped. An edge says it in its caller's language."""
 
     def __init__(self, message: str, error: Exception, logged: str | None = None) -> None:
         super().__init__(message)
+        #: What an agent is told.
         self.message = message
         #: What a guarded function raises: `ApprovalDenied`, or what the policy or channel raised.
         self.error = error
-        #: What the log says; None where the decision says it all.
+        #: The log's `error`; None if the decision says it all.
         self.logged = logged
 
 
-AnyCallable = Callable[..., Any]
-#: Names a call's arguments; raises TypeError where they do not fit.
-Bind = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 #: Says a refusal to the caller: raises, or returns what the call returns instead.
 Refuse = Callable[[Refused], Any]
-#: Asks a channel from plain code.
-Ask = Callable[[ApprovalChannel, Action], Decision]
 
 
-@dataclass(eq=False)
+class Route(NamedTuple):
+    """Who is asked, and where the line goes."""
+
+    channel: ApprovalChannel | None = None
+    audit: AuditLog | None = None
+
+
+class Settings:
+    """What holds for every guard in the process, looked up at each call."""
+
+    #: For guards that name none: `configure`.
+    defaults = Route()
+    #: For all guards, in place of what they name: `actionguard.testing.answering`.
+    override = Route()
+
+
+@dataclass(eq=False, slots=True)
 class Gate:
     """One guarded callable's policy, channel and log, and the way of a call between them.
 
-    The four forms differ only in how they wait and run; what guarding means stands in `_Passage`.
-    Each guarded function is the one frame that stands between the caller and the body.
+    The four forms differ only in how they wait and run; `_Passage` holds the rules. Each guarded
+    function is the one frame that stands between the caller and the body.
     """
 
     name: str
     description: str | None
     policy: Policy
-    channel: ApprovalChannel
-    audit: AuditLog
+    own: Route
+    fallback: Route
+    secret: frozenset[str]
+    #: Whether the policy has rules that need to know which argument is which.
+    needs_names: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        #: Whether the policy has rules that need to know which argument is which.
         self.needs_names = bool(rule_names(self.policy))
 
-    def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse, ask: Ask = ask) -> AnyCallable:
+    def route(self) -> tuple[ApprovalChannel, AuditLog]:
+        override, own, defaults = Settings.override, self.own, Settings.defaults
+        channel = override.channel or own.channel or defaults.channel or self.fallback.channel
+        audit = override.audit or own.audit or defaults.audit or self.fallback.audit
+        assert channel is not None
+        assert audit is not None
+        return channel, audit
+
+    def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a plain callable."""
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            with _Passage(self, bind(args, kwargs)) as passage, passage:
+            with _Passage(self, bind(args, kwargs)) as passage:
                 if passage.held():
-                    passage.answered(ask(self.channel, passage.action))
+                    passage.answered(ask(passage.channel, passage.asks()))
                 passage.starts()
                 return passage.returned(run(*args, **kwargs))
             return refuse(passage.refusal())
@@ -86,22 +104,22 @@ class Gate:
         from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            with _Passage(self, bind(args, kwargs)) as passage, passage:
-                if passage.held():
-                    passage.answered(await ask_async(self.channel, passage.action))
-                passage.starts()
+            async with _Passage(self, bind(args, kwargs)) as passage:
+                if await passage.aheld():
+                    passage.answered(await ask_async(passage.channel, passage.asks()))
+                await passage.astarts()
                 return passage.returned(await run(*args, **kwargs))
             return refuse(passage.refusal())
 
         return guarded
 
     def generator(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
-        """The guarded form of a generator function: its first step is what has to be released."""
+        """The guarded form of a generator function: its first step is what needs approval."""
 
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with _Passage(self, bind(args, kwargs)) as passage, passage:
+            with _Passage(self, bind(args, kwargs)) as passage:
                 if passage.held():
-                    passage.answered(ask(self.channel, passage.action))
+                    passage.answered(ask(passage.channel, passage.asks()))
                 passage.starts()
                 return passage.returned((yield from run(*args, **kwargs)))
             yield refuse(passage.refusal())
@@ -113,10 +131,10 @@ class Gate:
         from actionguard.channels._waiting import ask_async
 
         async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            with _Passage(self, bind(args, kwargs)) as passage, passage:
-                if passage.held():
-                    passage.answered(await ask_async(self.channel, passage.action))
-                passage.starts()
+            async with _Passage(self, bind(args, kwargs)) as passage:
+                if await passage.aheld():
+                    passage.answered(await ask_async(passage.channel, passage.asks()))
+                await passage.astarts()
                 # What `yield from` is for a plain generator; async ones have none (PEP 525).
                 steps = run(*args, **kwargs)
                 try:
@@ -141,8 +159,8 @@ class Gate:
 def _first_step(steps: AsyncGenerator[T, Any]) -> Awaitable[T]:
     """Begin an async generator that whoever iterates it also closes.
 
-    Else its loop would close it as well, at the end of the program and when it is collected, and
-    of two that close it at once one fails: https://peps.python.org/pep-0525/#finalization.
+    Otherwise its loop would close it too, and of two that close it at once one fails:
+    https://peps.python.org/pep-0525/#finalization.
     """
     hooks = sys.get_asyncgen_hooks()  # they are looked up now, and kept
     sys.set_asyncgen_hooks(firstiter=_not_ours, finalizer=_not_ours)
@@ -159,165 +177,251 @@ def _not_ours(steps: AsyncGenerator[Any, Any]) -> None:
 class _Passage:
     """One call on its way through the gate; leaving it, by whatever way, writes the audit line.
 
-    Entered twice: Ctrl-C may come before the first step of leaving, or in the midst of it, and then
-    leaving once more writes the line.
+    Methods that touch the file system are run by the caller's thread for plain code, and by the
+    log's own thread for async code.
     """
+
+    #: Who is at work, and so whose an exception is: the "policy", the "audit log", the "channel",
+    #: "nobody" or the "body".
+    _stage = "policy"
+    _needed = True  # until the policy says otherwise
+    _earlier: Sequence[dict[str, Any]] = ()
+    _id: str | None = None
+    _asked: Action | None = None
+    _decision: Decision | None = None
+    #: The arguments as they were; empty until something is waited for.
+    _before = ""
+    _result: Any = None
+    _refused: Refused | None = None
+    # Of the monotonic clock, in seconds.
+    _asked_at: float | None = None
+    _answered_at: float | None = None
+    _started_at: float | None = None
+    _ended_at = 0.0
 
     def __init__(self, gate: Gate, args: dict[str, Any]) -> None:
         self._gate = gate
-        self._unnamed = type(args) is Unnamed
-        self._snapshot = Snapshot(args)
-        self._view = self._snapshot.copy()
-        self._id = os.urandom(8).hex()
-        self._entry = gate.audit.entry(self._id, gate.name, self._view)
-        self._needed = True  # until the policy says otherwise
-        self._asked: Action | None = None
-        self._decision: Decision | None = None
-        self._result: Any = None
-        self._left = False
-        #: Who is at work, and so whose an exception is: the "policy", the "audit log", the
-        #: "channel", its "answer", the "way to the body" (an executor's) or the "body".
-        self._stage = "policy"
-        # Set when the block was left without the body having started.
-        self._refused: Refused
+        self._args = self._shown = args
+        if not gate.secret.isdisjoint(args):
+            self._shown = {n: stand_in(v) if n in gate.secret else v for n, v in args.items()}
+        self.channel, log = gate.route()
+        self._entry: Entry | None = None
+        if log.enabled:
+            self._id = new_id()
+            self._entry = log.entry(self._id, gate.name, self._shown)
 
-    def __enter__(self) -> _Passage:
-        return self
+    # --- is a person needed? ---
 
     def held(self) -> bool:
         """Whether a person has to be asked first."""
-        gate = self._gate
-        if not (self._unnamed and gate.needs_names):
-            answer = gate.policy.needs_approval(self._view)
-            self._needed = answer if type(answer) is bool else _as_bool(gate.policy, answer)
-        if self._needed:
-            if self._entry is not None:
-                self._stage = "audit log"
-                self._entry.note(running=False, needed_approval=True)
-            self._stage = "channel"
+        if self._judge():
+            self._look()
         return self._needed
 
+    async def aheld(self) -> bool:
+        """The same for async code."""
+        if self._judge() and self._entry is not None:
+            await self._entry.aside(self._look)
+        return self._needed
+
+    def _judge(self) -> bool:
+        """Ask the policy; whether the log has to be looked at, too."""
+        gate = self._gate
+        policy = gate.policy
+        if not (gate.needs_names and type(self._args) is Unnamed):
+            # ApprovalPolicy itself only looks at them; any other policy gets a copy.
+            args = self._args if type(policy) is ApprovalPolicy else copied(self._args)
+            answer = policy.needs_approval(args)
+            self._needed = answer if type(answer) is bool else _as_bool(policy, answer)
+        if self._entry is not None:
+            return self._needed or self._repeat_within is not None
+        if self._repeat_within is not None:
+            raise ValueError("repeat_within needs an audit log, and this one is switched off")
+        return False
+
     @property
-    def action(self) -> Action:
-        """What is handed to the channel: a copy, since the channel is anybody's code."""
-        if self._asked is None:
-            self._asked = self._new_action()
-        return self._asked
+    def _repeat_within(self) -> float | None:
+        return getattr(self._gate.policy, "repeat_within", None)
+
+    def _look(self) -> None:
+        """Note the call, and only then look for equal ones: of two at once, each sees the other."""
+        assert self._entry is not None
+        self._stage = "audit log"
+        self._entry.note(running=False, needed_approval=self._needed)
+        if not self._needed:
+            self._needed = any(map(_may_have_run, self._entry.earlier(self._repeat_within)))
+            if self._needed:
+                self._entry.note(running=False, needed_approval=True)
+        if self._needed:
+            self._earlier = self._entry.earlier()
+
+    # --- what does the person say? ---
+
+    def asks(self) -> Action:
+        """What the channel is asked: with a copy of the arguments, since it can do anything."""
+        self._before = self._entry.args_json if self._entry else json_text(self._shown)
+        self._id = self._id or new_id()
+        self._asked = self._new_action()
+        self._stage, self._asked_at = "channel", monotonic()
+        return self._new_action()
 
     def answered(self, decision: Decision) -> None:
-        """Take the channel's answer; goes on only if it releases the call."""
+        """Take the channel's answer; goes on only if it approves the call."""
+        self._answered_at = monotonic()
         if not isinstance(decision, Decision):
             raise TypeError(
-                f"{type(self._gate.channel).__name__}.request_approval() must return a Decision "
+                f"{type(self.channel).__name__}.request_approval() must return a Decision "
                 f"(Decision.approve() or .deny()), not {type(decision).__name__}"
             )
-        decision = _copied(decision)  # what was answered now counts, whatever becomes of it
-        approved = decision.approved  # read once: in a subclass it may be anybody's code
+        approved = decision.approved  # read once: in a subclass it can be any code
         if not isinstance(approved, bool):
             raise TypeError(f"Decision.approved must be True or False, not {approved!r}")
-        decision.source = decision.source or self._gate.channel.name
-        if decision.unanswered:  # the log tells it from a person's no by the comment
+        self._decision = decision = Decision(
+            approved,
+            decision.comment,
+            decision.source or self.channel.name,
+            dict(decision.metadata),
+            unanswered=decision.unanswered,
+        )
+        if decision.unanswered:  # the comment tells it apart from a person's denial in the log
             decision.comment = decision.comment or "nobody answered"
-        self._decision = decision
         if not approved:
-            self._stage = "answer"
-            action = self._new_action()
+            self._stage = "nobody"
+            action = self._kept_action()
             message = denial_message(action, decision)
             raise Refused(message, ApprovalDenied(message, action=action, decision=decision))
 
+    # --- the body ---
+
     def starts(self) -> None:
-        """The last step before the body: nothing may have changed, and the log must be ready."""
-        if self._snapshot.changed():
-            self._stage = "answer"
+        """The last step before the body: the log is ready, and nothing has changed meanwhile."""
+        if self._entry is not None:
+            self._note_running()
+            self._started_at = monotonic()
+        self._start()
+
+    async def astarts(self) -> None:
+        """The same for async code."""
+        if self._entry is not None:
+            self._before = self._before or self._entry.args_json
+            await self._entry.aside(self._note_running)
+            self._started_at = monotonic()
+        self._start()
+
+    def _note_running(self) -> None:
+        assert self._entry is not None
+        self._stage = "audit log"
+        self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
+
+    def _start(self) -> None:
+        if self._before and json_text(self._shown) != self._before:
+            self._stage = "nobody"
             why = "its arguments changed after they were checked"
-            action = self._new_action()
+            action = self._kept_action()
             message = blocked_message(action, why, broken=False)
             denied = ApprovalDenied(message, action=action, decision=self._decision)
             raise Refused(message, denied, f"blocked: {why}")
-        if self._entry is not None:
-            self._stage = "audit log"
-            self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
         self._stage = "body"
 
     def returned(self, result: T) -> T:
         self._result = result
         return result
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if self._left or (error is None and self._entry is None):
-            return False
-        return self._leave(error)
+    # --- leaving ---
 
-    def _leave(self, error: BaseException | None) -> bool:
-        """Write the line; a refusal ends here.
+    def __enter__(self) -> _Passage:
+        return self
 
-        It is said outside of the block, so that an error reaches the caller without a context that
-        it did not have.
-        """
-        refused = self._as_refusal(error)
-        if NEVER_BEGAN in getattr(error, "__dict__", ()):
-            self._stage = "way to the body"
-        if self._entry is not None and _pauses(error):
-            self._entry.drop()
-        elif self._entry is not None:
-            self._entry.close(
-                needed_approval=self._needed,
-                decision=self._decision,
-                executed=self._stage == "body",
-                result=self._result,
-                error=refused.logged if refused else self._in_words(error),
-            )
-        self._left = True
-        if refused is None:
-            return False
-        self._refused = refused
-        return True
+    async def __aenter__(self) -> _Passage:
+        return self
 
-    def refusal(self) -> Refused:
-        """What is said in place of a result; once, as by its traceback it keeps this call alive."""
-        refused = self._refused
-        del self._refused
-        return refused
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self._leave(error)
+        if self._entry is not None:
+            self._ended_at = monotonic()
+            self._record(error)
+        return self._refused is not None
 
-    def _as_refusal(self, error: BaseException | None) -> Refused | None:
-        """The refusal, if the body did not start and the program itself is not being stopped."""
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self._leave(error)
+        if self._entry is not None:
+            self._ended_at = monotonic()
+            if isinstance(error, GeneratorExit):  # nobody may be waited for any more
+                self._entry.submit(lambda: self._record(error))
+            else:
+                await self._entry.aside(lambda: self._record(error))
+        return self._refused is not None
+
+    def _leave(self, error: BaseException) -> None:
+        """Turn what stopped the call into a refusal, unless the program itself is being stopped."""
         if isinstance(error, Refused):
-            if self._stage == "body":  # what we guard has a gate of its own
-                self._stage = "inner gate"
-                return Refused(error.message, error.error, "refused by a second gate")
-            return error
-        if self._stage == "body" or not isinstance(error, Exception) or _is_control_flow(error):
-            return None
-        # The exception's type only: its text may hold what neither agent nor log may see.
-        name = type(error).__name__
-        fault = f"the guard's {self._stage} failed ({name})"
-        import logging
+            self._refused = error
+        elif self._stage != "body" and isinstance(error, Exception) and not _steers(error):
+            self._refused = self._broken(error)
 
-        logging.getLogger("actionguard").debug("%s: %s", self._gate.name, fault, exc_info=error)
-        return Refused(
-            blocked_message(self._new_action(), fault), error, f"{self._stage} failed: {name}"
+    def _broken(self, error: Exception) -> Refused:
+        """The guard itself failed: the operator is told all of it, the agent only the type."""
+        fault = f"the guard's {self._stage} failed"
+        logging.getLogger("actionguard").error("%s: %s", self._gate.name, fault, exc_info=error)
+        note = f"actionguard: {fault}; {self._gate.name} did not run"
+        if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        why = f"{fault} ({type(error).__name__})"
+        message = blocked_message(self._kept_action(), why)
+        return Refused(message, error, f"{self._stage} failed: {_described(error)}")
+
+    def _record(self, error: BaseException | None) -> None:
+        assert self._entry is not None
+        if error is not None and _pauses(error):
+            self._entry.drop()
+            return
+        began = self._stage == "body"
+        logged = self._refused.logged if self._refused else _described(error)
+        if logged and not (began or self._refused):
+            logged += " before the body began"
+        waited_until = self._answered_at or self._ended_at
+        self._entry.close(
+            needed_approval=self._needed,
+            decision=self._decision,
+            executed=began,
+            result=self._result,
+            error=logged,
+            waited_s=_seconds(self._asked_at, waited_until),
+            ran_s=_seconds(self._started_at, self._ended_at) if began else None,
         )
 
-    def _in_words(self, error: BaseException | None) -> str | None:
-        if error is None:
-            return None
-        if self._stage == "body":
-            return _describe(error)
-        return f"{type(error).__name__} before the body began"
+    def refusal(self) -> Refused:
+        """What is said in place of a result; once, since its traceback keeps this call alive."""
+        refused, self._refused = self._refused, None
+        assert refused is not None
+        return refused
+
+    # --- odds and ends ---
 
     def _new_action(self) -> Action:
-        action = Action(self._gate.name, self._snapshot.copy(), self._gate.description)
-        vars(action)["_id"] = self._id
-        return action
+        gate = self._gate
+        args = copied(self._shown, secrets=True)
+        earlier = [dict(record) for record in self._earlier]
+        return Action(gate.name, args, gate.description, id=self._id or new_id(), earlier=earlier)
+
+    def _kept_action(self) -> Action:
+        """The call as it was when a person was asked, for messages and errors."""
+        return self._asked or self._new_action()
 
 
-def _copied(decision: Decision) -> Decision:
-    copied = object.__new__(type(decision))  # copy.copy would take 1 us more
-    vars(copied).update(vars(decision))
-    for slot in () if type(decision) is Decision else slots_of(type(decision)):
-        with suppress(AttributeError):  # it is empty
-            slot.__set__(copied, slot.__get__(decision))
-    return copied
+def _may_have_run(record: dict[str, Any]) -> bool:
+    """Whether an equal call waits, runs, ran, or may have: only "did not run" is sure."""
+    return "state" in record or record.get("executed") is not False
+
+
+def _seconds(start: float | None, end: float) -> float | None:
+    return None if start is None else round(end - start, 6)
 
 
 def _as_bool(policy: Policy, answer: Any) -> bool:
@@ -325,28 +429,30 @@ def _as_bool(policy: Policy, answer: Any) -> bool:
     if is_bool(answer):
         return bool(answer)
     if inspect.iscoroutine(answer):
-        answer.close()  # nobody will await it, and it would warn about that
+        answer.close()  # nobody will await it, and Python would warn about that
     raise TypeError(
         f"{type(policy).__name__}.needs_approval() must return True or False, "
         f"not {type(answer).__name__}"
     )
 
 
-def _describe(error: BaseException) -> str:
+def _described(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
     try:
         text = str(error)
-    except Exception:  # its __str__ is anybody's code
+    except Exception:  # its __str__ can be any code
         text = "(its text cannot be read)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _is_control_flow(error: BaseException | None) -> bool:
+def _steers(error: BaseException) -> bool:
     """Whether LangGraph steers by this exception, so that it must pass untouched."""
     langgraph = sys.modules.get("langgraph.errors")
     return langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
 
 
-def _pauses(error: BaseException | None) -> bool:
+def _pauses(error: BaseException) -> bool:
     """Whether LangGraph will run this call again, so that it is not over yet."""
     langgraph = sys.modules.get("langgraph.errors")
-    return _is_control_flow(error) and not isinstance(error, langgraph.ParentCommand)  # type: ignore[union-attr]
+    return _steers(error) and not isinstance(error, langgraph.ParentCommand)  # type: ignore[union-attr]

@@ -12,7 +12,6 @@ from collections.abc import (
     Generator,
     Iterator,
 )
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -80,6 +79,7 @@ class _Given(TypedDict, total=False):
     channel: ApprovalChannel | None
     audit: AuditLog | str | PathLike[str] | None
     exclude: Collection[str]
+    secret: Collection[str]
 
 
 @overload
@@ -130,54 +130,53 @@ def guard(
     audit: AuditLog | str | PathLike[str] | None = None,
     on_denied: OnDenied = "raise",
     exclude: Collection[str] = (),
+    secret: Collection[str] = (),
 ) -> Any:
-    """Put a person in front of a callable or a LangChain tool.
+    """Require approval before a callable or a LangChain tool runs.
 
     Used as `@guard`, `@guard(...)` or `guard(target, ...)`. Options are checked at once.
 
     Args:
         target: A LangChain tool, or any callable: plain or async function, method, generator
-            function, partial, callable object, builtin.
-        policy: Which calls need a person; by default every call.
-        channel: Who is asked, and how; by default the terminal.
-        audit: The audit log or its path; by default `actionguard_audit.jsonl` in the working
-            directory.
-        on_denied: What a refused call of a plain callable does: `"raise"` an `ApprovalDenied`,
-            `"return"` the message for the agent, or a callable that gets the `ApprovalDenied`
-            and whose answer is returned. A tool always answers its agent.
-        exclude: Parameters that belong to the runtime and not to the agent (a context, a client):
-            they reach the body and nobody else.
+            function, partial, class, callable object, builtin.
+        policy: Which calls need approval; by default every call.
+        channel: Who is asked, and how; by default what `configure` says, or the terminal.
+        audit: The audit log or its path; by default what `configure` says, or
+            `actionguard_audit.jsonl` in the working directory.
+        on_denied: What a call of a plain callable does when it was not approved: `"raise"` an
+            `ApprovalDenied`, `"return"` the message for the agent, or a callable that gets the
+            `ApprovalDenied` and whose return value is returned. A tool always answers its agent.
+        exclude: Parameters that belong to the runtime and not to the agent (a context, a client).
+            They are passed to the body but kept out of the policy, the prompt and the log.
+        secret: Arguments whose value only the policy and the body get. Everybody else is shown
+            `<secret: 32 characters>`.
 
     Returns:
         The guarded target: a tool of the same class, or a callable of the same kind.
 
     Raises:
-        TypeError: The target or an option is not of a kind that can be used.
-        ValueError: An option's value is not one of those possible, or the policy or `exclude`
-            names an argument that the target does not have.
+        TypeError: The target or an option has an unsupported type.
+        ValueError: An option has an unsupported value, or names an argument that the target does
+            not have.
         OSError: The audit log cannot be written at its path.
     """
     check_on_denied(on_denied)
-    options = checked_options("guard", policy=policy, channel=channel, audit=audit, exclude=exclude)
+    options = checked_options(
+        "guard", policy=policy, channel=channel, audit=audit, exclude=exclude, secret=secret
+    )
 
     def decorate(target: Any) -> Any:
         tools = sys.modules.get("langchain_core.tools.base")
-        if tools is None:  # nobody imported it yet, so nothing here is of its kind
+        if tools is None or not isinstance(target, tools.BaseTool):
             return guard_callable(target, options, on_denied)
-        if isinstance(target, tools.BaseTool):
-            from actionguard._guarded_tool import guard_tool
+        if callable(on_denied):
+            raise TypeError(
+                "guard(on_denied=...) is for plain callables: a tool answers its agent, "
+                f"and {type(target).__name__} {target.name!r} is a tool"
+            )
+        from actionguard._tool import guard_tool
 
-            if callable(on_denied):
-                raise TypeError(
-                    "guard(on_denied=...) is for plain callables: a tool answers its agent, "
-                    f"and {type(target).__name__} {target.name!r} is a tool"
-                )
-            return guard_tool(target, options)
-        # LangChain may make a tool of it, and fill in what its agent does not see.
-        from actionguard._tool_arguments import injected_names
+        return guard_tool(target, options)
 
-        exclude = options.exclude | injected_names(getattr(target, "__func__", target))
-        return guard_callable(target, replace(options, exclude=exclude), on_denied)
-
-    decorate.__qualname__ = "guard(...)"  # for Python's own complaint about what it is called with
+    decorate.__qualname__ = "guard(...)"  # for Python's own error if it is called wrongly
     return decorate if target is None else decorate(target)

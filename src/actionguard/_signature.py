@@ -1,16 +1,43 @@
-"""The arguments of one call by name, as the callable's signature names them."""
+"""One call's arguments by name, and which of them the runtime fills in."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Collection
+import sys
+import typing
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+
+#: What frameworks inject, by the top-level module and the name of its class (or of a base).
+_INJECTED = frozenset(
+    {
+        ("langchain_core", "RunnableConfig"),
+        ("langchain_core", "BaseRunManager"),
+        ("langchain_core", "BaseCallbackManager"),
+        ("langchain_core", "InjectedToolArg"),
+        ("langgraph", "Runtime"),
+        ("langgraph", "ToolRuntime"),
+        ("agents", "RunContextWrapper"),
+        ("agents", "ToolContext"),
+        ("pydantic_ai", "RunContext"),
+        ("mcp", "Context"),
+        ("fastmcp", "Context"),
+        ("llama_index", "Context"),
+        ("workflows", "Context"),  # where LlamaIndex's comes from
+        ("google", "ToolContext"),
+        ("strands", "ToolContext"),
+    }
+)
+
+_WITH_PARTS = (typing.Union, type(int | str), typing.Annotated)
 
 
 def is_async(function: Any) -> bool:
@@ -31,6 +58,62 @@ def takes_one_argument(function: Callable[..., Any]) -> bool:
     return True
 
 
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a callable; none if they cannot be read."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """What each parameter is annotated with, resolved where that is possible."""
+    hints = {p.name: p.annotation for p in parameters_of(function)}
+    owner: Any = function
+    while isinstance(owner, functools.partial):
+        owner = owner.func
+    owner = inspect.unwrap(owner)
+    if not (inspect.isroutine(owner) or isinstance(owner, type)):
+        owner = type(owner).__call__
+    scope = getattr(owner, "__globals__", None) or vars(sys.modules.get(owner.__module__, typing))
+    for name, hint in hints.items():
+        if isinstance(hint, str):  # one by one, as one may name what exists for type checkers only
+            alone: Any = SimpleNamespace(__annotations__={name: hint})
+            with suppress(Exception):
+                hints.update(typing.get_type_hints(alone, scope, include_extras=True))
+    return hints
+
+
+def injected_names(function: Callable[..., Any]) -> frozenset[str]:
+    """The parameters that a known framework fills in itself: they are not the agent's."""
+    return frozenset(name for name, hint in hints_of(function).items() if is_injected(hint))
+
+
+def is_injected(hint: Any) -> bool:
+    """Whether what is annotated like this is filled in by a known framework."""
+    return any(
+        (str(getattr(base, "__module__", "")).partition(".")[0], getattr(base, "__name__", ""))
+        in _INJECTED
+        for part in _parts_of(hint)
+        for base in getattr(part, "__mro__", ())
+    )
+
+
+def _parts_of(hint: Any) -> Iterator[type]:
+    """The classes that an annotation names, also within unions and `Annotated`."""
+    with suppress(Exception):  # an annotation may be any object
+        for marker in getattr(hint, "__metadata__", ()):
+            yield marker if isinstance(marker, type) else type(marker)
+        origin = typing.get_origin(hint)
+        if isinstance(hint, type):
+            yield hint
+        if isinstance(origin, type):
+            yield origin
+        if origin in _WITH_PARTS or hasattr(hint, "__metadata__"):
+            for part in typing.get_args(hint):
+                yield from _parts_of(part)
+
+
 class Unnamed(dict[str, Any]):
     """A call's arguments where a rule cannot tell which of them it is about."""
 
@@ -39,9 +122,9 @@ class Signature:
     """How a callable's arguments are named.
 
     Args:
-        target: The callable. Where its signature cannot be read, positional arguments are called
+        target: The callable. If its signature cannot be read, positional arguments are called
             `args`, and keyword arguments keep their names.
-        hidden: Names that go to the body and to nobody else.
+        hidden: Names that are passed to the body only.
         skip_first: Whether the first parameter is filled by binding (`self`, `cls`).
     """
 
@@ -84,6 +167,25 @@ class Signature:
         """Whether there may be an argument of that name that is not hidden."""
         return name not in self.hidden and (self.names is None or name in self.names)
 
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name a call's arguments, defaults filled in.
+
+        Returns:
+            The arguments by name, in a dict of their own; `Unnamed` if they have no names.
+
+        Raises:
+            TypeError: The arguments do not fit, with the message of the callable itself.
+        """
+        try:
+            return self._bind(*args, **kwargs)
+        except TypeError:
+            # A decorator may show the signature of what it wraps and take more than that: then a
+            # rule cannot tell which defaults are filled in.
+            if self._bind_real is None:
+                raise
+            self._bind_real(*args, **kwargs)
+        return Unnamed(self._unnamed(*args, **kwargs))
+
     # Not before the first call, as compiling takes longer than all the rest of guarding.
     @cached_property
     def _bind(self) -> Callable[..., dict[str, Any]]:
@@ -94,25 +196,6 @@ class Signature:
     @cached_property
     def _bind_real(self) -> Callable[..., object] | None:
         return None if self._real is None else _compile(self._called, self._real, ())
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Name a call's arguments, defaults filled in.
-
-        Returns:
-            The arguments by name, in a dict of their own; `Unnamed` where they have no names.
-
-        Raises:
-            TypeError: The arguments do not fit, as the callable itself would say it.
-        """
-        try:
-            return self._bind(*args, **kwargs)
-        except TypeError:
-            # A decorator may show the signature of what it wraps and take more than that: which
-            # defaults are filled in then, a rule cannot tell.
-            if self._bind_real is None:
-                raise
-            self._bind_real(*args, **kwargs)
-        return Unnamed(self._unnamed(*args, **kwargs))
 
     def _unnamed(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
         visible = {name: value for name, value in kwargs.items() if name not in self.hidden}
@@ -134,29 +217,26 @@ def _compile(
     Compiled, as dataclasses compile `__init__`: the interpreter itself then binds and complains,
     at a tenth of the cost of `Signature.bind` (0.4 instead of 4 microseconds).
     """
-    optional = [p for p in parameters if p.default is not p.empty]
-    plain = [p.replace(default=p.empty if p.default is p.empty else None) for p in parameters]
-    header = inspect.Signature([p.replace(annotation=p.empty) for p in plain])
-    shown: list[str] = []
-    rest = ""
-    for index, parameter in enumerate(parameters):
-        name, is_bound = parameter.name, skip_first and index == 0
-        if name in hidden:
-            continue
-        if parameter.kind is _VAR_KEYWORD:
-            rest = name
-        elif not is_bound:
-            shown.append(f"{name!r}: {name}")
-        elif parameter.kind is _VAR_POSITIONAL:
-            shown.append(f"{name!r}: {name}[1:]")
-    display = "{" + ", ".join(shown) + "}"
-    result = f"_actionguard_lay_flat({display}, {rest})" if rest else display
-    source = f"def bind{header}: return {result}"
     # The source holds nothing but parameters' names, which `inspect` has checked; the defaults are
     # put in afterwards.
-    scope: dict[str, Any] = {"_actionguard_lay_flat": partial(_lay_flat, hidden)}
-    exec(source, scope)  # noqa: S102
+    header = inspect.Signature(
+        [
+            p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else None)
+            for p in parameters
+        ]
+    )
+    shown = [p for p in parameters[1 if skip_first else 0 :] if p.name not in hidden]
+    named = [f"{p.name!r}: {p.name}" for p in shown if p.kind is not _VAR_KEYWORD]
+    first = parameters[0] if skip_first and parameters else None
+    if first is not None and first.kind is _VAR_POSITIONAL and first.name not in hidden:
+        named.insert(0, f"{first.name!r}: {first.name}[1:]")
+    result = "{" + ", ".join(named) + "}"
+    if shown and shown[-1].kind is _VAR_KEYWORD:
+        result = f"_actionguard_lay_flat({result}, {shown[-1].name})"
+    scope: dict[str, Any] = {"_actionguard_lay_flat": functools.partial(_lay_flat, hidden)}
+    exec(f"def bind{header}: return {result}", scope)  # noqa: S102
     bind: Any = scope["bind"]
+    optional = [p for p in parameters if p.default is not p.empty]
     bind.__defaults__ = tuple(p.default for p in optional if p.kind is not _KEYWORD_ONLY)
     bind.__kwdefaults__ = {p.name: p.default for p in optional if p.kind is _KEYWORD_ONLY}
     bind.__qualname__ = called

@@ -1,41 +1,58 @@
-"""What is asked and what is answered: Action, Decision, and the words that an agent reads."""
+"""What is asked and what is answered: Action, Decision, and the messages that agents read."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from actionguard._render import cut, escape, label, show
+from actionguard._values import cut, escape, label, show
 
-#: How many characters of a call a model is shown again when it is refused.
+#: How many characters of the call a refusal repeats to the model.
 _CALL_LIMIT = 500
 _COMMENT_LIMIT = 2_000
+_NO_WAY_ROUND = (
+    "Do not retry it, split it up or reach the same result another way; tell the user instead."
+)
+
+_process = os.urandom(6).hex()
+_count = itertools.count(1)
+
+
+def new_id() -> str:
+    """An id that no other call has, in this process or any other."""
+    return f"{_process}-{next(_count)}"
+
+
+def _renew() -> None:
+    global _process
+    _process = os.urandom(6).hex()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 @dataclass
 class Action:
-    """One call that may need a person.
+    """One call that may need approval.
 
     Attributes:
         tool_name: The name of the tool or function.
-        args: The arguments by name, defaults filled in: a copy, safe to read and keep.
-        tool_description: What the tool says of itself, if anything.
+        args: The arguments by name, with defaults filled in: a copy, safe to read and keep.
+        tool_description: The tool's description, if any.
+        id: Unique for every call, across processes; two equal calls have different ids.
+        earlier: The audit records of equal calls that wait, run or are over, newest first.
     """
 
     tool_name: str
     args: dict[str, Any]
     tool_description: str | None = None
-
-    @property
-    def id(self) -> str:
-        """Unique for every call, also between equal ones; made when first asked for."""
-        known: str | None = self.__dict__.get("_id")
-        # setdefault: threads that ask at once get the same.
-        return known or self.__dict__.setdefault("_id", os.urandom(8).hex())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_id": self.id}  # a copy, or another process, has the same id
+    id: str = field(default_factory=new_id, kw_only=True, compare=False)
+    earlier: list[dict[str, Any]] = field(
+        default_factory=list, kw_only=True, compare=False, repr=False
+    )
 
     def pretty(self) -> str:
         """The call as one line, like `refund(amount=50, id='c1')`."""
@@ -48,12 +65,12 @@ class Decision:
     """An answer to an Action.
 
     Attributes:
-        approved: Only `True` itself releases the call.
-        comment: What the approver added, or why nobody answered; shown to the agent and logged.
+        approved: Only `True` itself lets the call run.
+        comment: The approver's reason, or why nobody answered; shown to the agent and logged.
         source: Who or what decided; the channel's name if left out.
-        metadata: Anything to keep with the decision in the log (who approved, a ticket).
-        unanswered: True when no person decided: a timeout, or nobody to ask. Told apart from a
-            person's denial wherever the decision is reported.
+        metadata: Extra data stored with the decision in the log (who approved, a ticket).
+        unanswered: True if no person decided: a timeout, or nobody to ask. Messages and the log
+            tell this apart from a person's denial.
     """
 
     approved: bool
@@ -64,48 +81,43 @@ class Decision:
 
     @classmethod
     def approve(cls, comment: str | None = None) -> Decision:
-        """A person's yes."""
+        """An approval."""
         return cls(True, comment)
 
     @classmethod
     def deny(cls, comment: str | None = None) -> Decision:
-        """A person's no."""
+        """A denial."""
         return cls(False, comment)
 
 
 def denial_message(action: Action, decision: Decision) -> str:
-    """What an agent is told when a call was not approved."""
+    """What an agent is told about a call that was not approved."""
     call = cut(action.pretty(), _CALL_LIMIT)
     comment = _comment(decision)
     if decision.unanswered:
-        because = comment or "nobody answered"
-        return (
-            f"DENIED: {call} was not executed, because no person could decide on it: {because}. "
-            "Do not repeat it unchanged; go on without it, or ask the user."
-        )
-    return (
-        f"DENIED: a person refused {call}. It was not executed. Do not repeat it unchanged; find "
-        f"another way, or ask the user.{comment and f' Their comment: {comment}'}"
-    )
+        why = f"because no person could decide: {comment or 'nobody answered'}"
+        return f"DENIED: {call} was not executed, {why}. {_NO_WAY_ROUND}"
+    reason = f" Reason: {comment}." if comment else ""
+    return f"DENIED: a person denied {call}. It was not executed.{reason} {_NO_WAY_ROUND}"
 
 
 def _comment(decision: Decision) -> str:
     comment = decision.comment
-    text = escape(comment) if type(comment) is str else show(comment) if comment else ""
-    return cut(text, _COMMENT_LIMIT)
+    text = escape(comment) if isinstance(comment, str) else show(comment) if comment else ""
+    return cut(text, _COMMENT_LIMIT).rstrip(".")
 
 
 def blocked_message(action: Action, why: str, *, broken: bool = True) -> str:
-    """What an agent is told when nobody's answer counts; `why` holds no exception's text.
+    """What an agent is told about a call that was stopped without a person's denial.
 
     Args:
         action: The call that was stopped.
-        why: A clause that says what stopped it.
-        broken: Whether the guard itself failed.
+        why: A clause that says what stopped it, without any exception's text.
+        broken: Whether the approval system itself failed.
     """
     call = cut(action.pretty(), _CALL_LIMIT)
+    kind = "an approval-system failure, not a denial" if broken else "not a person's denial"
     return (
-        f"BLOCKED: {call} was not executed, because {why}. This is "
-        f"{'a fault of the guard and ' if broken else ''}no person's denial: tell the operator "
-        "about it, and do not retry."
+        f"BLOCKED: {call} was not executed, because {why}. This is {kind}: "
+        "report it to the operator and do not retry."
     )

@@ -1,14 +1,21 @@
-"""For tests of what you guard: channels that need no person, and a way to read a log back."""
+"""For your own tests: channels that answer automatically, and one switch for all guards."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 import threading
+import weakref
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
-from actionguard.audit import read_log
+from actionguard._gate import Route, Settings
+from actionguard.audit import AuditLog, read_log
 from actionguard.channels.base import ApprovalChannel, async_form_of
 from actionguard.core import Action, Decision
 
@@ -18,8 +25,11 @@ __all__ = [
     "ScriptExhausted",
     "ScriptedChannel",
     "SilentChannel",
+    "answering",
     "read_log",
 ]
+
+Answer = Decision | bool | BaseException
 
 
 class ScriptExhausted(AssertionError):
@@ -86,7 +96,7 @@ class _AutoChannel(_AnsweringChannel):
         self._comment = comment
 
     def _answer(self, action: Action) -> Decision:
-        return Decision(self._approved, self._comment)
+        return Decision(self._approved, self._comment, self.name)
 
 
 class AutoApproveChannel(_AutoChannel):
@@ -108,40 +118,62 @@ class AutoDenyChannel(_AutoChannel):
 
 
 class ScriptedChannel(_AnsweringChannel):
-    """Gives prepared answers, one a request, in the order in which the requests come.
+    """Gives prepared answers.
+
+        ScriptedChannel(True, False)  # one for each request, in order
+        ScriptedChannel(refund=False, send_email=True)  # by the tool's name, as often as it asks
+        ScriptedChannel(lambda action: action.args["amount"] < 100)  # from a function
+
+    Where calls run in parallel, as an agent's do, their order is a matter of luck: answer by name
+    or from a function there.
 
     Args:
-        *answers: Each a `Decision`, True to approve or False to deny, or an exception to raise.
+        *answers: Each a `Decision`, True to approve, False to deny, or an exception to raise; or
+            one function that returns such an answer for each Action.
+        **by_tool: The same by the name of the tool.
 
     Raises:
-        TypeError: An answer is none of these.
+        TypeError: An answer is none of these, or there are answers in order and by name.
     """
 
     name = "scripted"
 
-    def __init__(self, *answers: Decision | bool | BaseException) -> None:
+    def __init__(self, *answers: Answer | Callable[[Action], Answer], **by_tool: Answer) -> None:
         super().__init__()
-        for answer in answers:
-            if not isinstance(answer, (Decision, bool, BaseException)):
-                raise TypeError(
-                    "ScriptedChannel takes answers that are a Decision, True, False or an "
-                    f"exception to raise, not {answer!r}"
-                )
-        self._answers = answers
+        if answers and by_tool:
+            raise TypeError("ScriptedChannel takes answers in order or by tool, not both")
+        self._function = answers[0] if len(answers) == 1 and callable(answers[0]) else None
+        self._by_name = bool(by_tool)
+        self._answers: dict[Any, Any] = {**dict(enumerate(answers)), **by_tool}
         self._given = 0
+        for answer in () if self._function else self._answers.values():
+            _check_answer(answer)
 
     def _answer(self, action: Action) -> Decision:
-        if self._given == len(self._answers):
+        key = action.tool_name if self._by_name else self._given
+        if self._function:
+            answer: Any = self._function(action)
+            _check_answer(answer)
+        elif key in self._answers:
+            answer = self._answers[key]
+        else:
             raise ScriptExhausted(f"ScriptedChannel has no answer left for {action.pretty()}")
-        answer = self._answers[self._given]
         self._given += 1
         if isinstance(answer, BaseException):
             raise answer
-        return Decision(answer) if isinstance(answer, bool) else answer
+        return answer if isinstance(answer, Decision) else Decision(answer, source=self.name)
+
+
+def _check_answer(answer: object) -> None:
+    if not isinstance(answer, (Decision, bool, BaseException)):
+        raise TypeError(
+            "ScriptedChannel takes answers that are a Decision, True, False or an exception to "
+            f"raise, not {answer!r}"
+        )
 
 
 class SilentChannel(_RecordingChannel):
-    """Never answers: for what your code does while a person thinks, or when nobody comes.
+    """Never answers: to test code while an approval is pending, or when nobody answers.
 
     An async caller waits until its task is cancelled. A plain one waits until `hang_up`, which
     leaving a `with` block of the channel does too:
@@ -176,7 +208,7 @@ class SilentChannel(_RecordingChannel):
         why = "the silent channel was hung up"
         for future in waiting:
             if future.set_running_or_notify_cancel():  # a cancelled task waits for it no more
-                future.set_result(Decision(False, why, unanswered=True))
+                future.set_result(Decision(False, why, self.name, unanswered=True))
 
     def __enter__(self) -> SilentChannel:
         return self
@@ -192,3 +224,28 @@ class SilentChannel(_RecordingChannel):
         if self._hung_up:
             self.hang_up()
         return future
+
+
+@contextmanager
+def answering(channel: ApprovalChannel) -> Iterator[AuditLog]:
+    """Send every guard in the process to this channel, whatever channel and log it names.
+
+    That includes functions and tools that were guarded when their modules were imported:
+
+        with answering(ScriptedChannel(refund=False)) as log:
+            run_my_agent()
+        assert [record["executed"] for record in log.records()] == [False]
+
+    Yields:
+        The log of the calls in the block: one of its own, in a temporary folder.
+    """
+    if not isinstance(channel, ApprovalChannel):
+        raise TypeError(f"answering() takes an ApprovalChannel, not {channel!r}")
+    folder = tempfile.mkdtemp(prefix="actionguard-")
+    log = AuditLog(os.path.join(folder, "audit.jsonl"))
+    weakref.finalize(log, shutil.rmtree, folder, ignore_errors=True)
+    before, Settings.override = Settings.override, Route(channel, log)
+    try:
+        yield log
+    finally:
+        Settings.override = before

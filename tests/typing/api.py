@@ -24,6 +24,7 @@ from actionguard import (
     Decision,
     SlackChannel,
     __version__,
+    configure,
     guard,
     guard_tools,
 )
@@ -35,6 +36,7 @@ from actionguard.testing import (
     AutoDenyChannel,
     ScriptedChannel,
     SilentChannel,
+    answering,
     read_log,
 )
 
@@ -47,7 +49,8 @@ assert_type(action.args, dict[str, Any])
 assert_type(action.id, str)
 assert_type(action.pretty(), str)
 Action("refund")  # type: ignore[call-arg]
-action.id = "mine"  # type: ignore[misc]
+assert_type(action.earlier, list[dict[str, Any]])
+action.id = 5  # type: ignore[assignment]
 
 decision = Decision(approved=True, comment="ok", source="cli", metadata={"by": "me"})
 assert_type(Decision.approve(), Decision)
@@ -62,7 +65,8 @@ denial_message(action, None)  # type: ignore[arg-type]
 denied = ApprovalDenied("no", action=action)
 assert_type(denied.action, Action)
 assert_type(denied.decision, Decision | None)
-ApprovalDenied("no")  # type: ignore[call-arg]
+ApprovalDenied("no")
+ApprovalDenied()  # type: ignore[call-arg]
 
 # --- policies --------------------------------------------------------------------------------
 
@@ -80,6 +84,8 @@ ApprovalPolicy(amount_over={"arg": "amount", "threshold": Fraction(1, 3)})
 ApprovalPolicy(amount_over={"arg": "amount", "treshold": 1})  # type: ignore[arg-type]
 ApprovalPolicy(amount_over={"arg": "amount", "threshold": "1"})  # type: ignore[arg-type]
 ApprovalPolicy(match_args={"customer_id": b"^prod-"})  # type: ignore[dict-item]
+assert_type(ApprovalPolicy(repeat_within=600).repeat_within, float | None)
+ApprovalPolicy(repeat_within="600")  # type: ignore[arg-type]
 ApprovalPolicy(require_if=True)  # type: ignore[arg-type]
 policy.require_always = True  # type: ignore[misc]
 
@@ -123,6 +129,8 @@ ApprovalChannel()  # type: ignore[abstract]
 CLIChannel(input_fn=lambda prompt: "y")
 CLIChannel(input_fn=lambda prompt: None)  # type: ignore[arg-type, return-value]
 CLIChannel(stream="stderr")  # type: ignore[arg-type]
+CLIChannel(timeout=60)
+CLIChannel(timeout="60")  # type: ignore[arg-type]
 
 
 async def apoll(action: Action) -> Decision | None:
@@ -153,6 +161,13 @@ assert_type(
 log.record(action=action)  # type: ignore[call-arg]
 assert_type(next(iter(read_log("audit.jsonl"))), dict[str, Any])
 
+# --- configure -------------------------------------------------------------------------------
+
+configure(channel=CLIChannel(), audit="audit.jsonl")
+configure()
+configure(channel="slack")  # type: ignore[arg-type]
+configure(CLIChannel())  # type: ignore[misc]
+
 # --- guard: a function keeps its signature ---------------------------------------------------
 
 
@@ -161,8 +176,8 @@ def bare(amount: float, customer: str = "c") -> int:
     return 1
 
 
-@guard(policy=policy, channel=CLIChannel(), audit="audit.jsonl", exclude={"context"})
-def configured(amount: float, *, context: object) -> int:
+@guard(policy=policy, channel=CLIChannel(), audit="audit.jsonl", exclude={"context"}, secret=["key"])
+def configured(amount: float, *, context: object, key: str = "") -> int:
     return 1
 
 
@@ -326,5 +341,9 @@ assert_type(scripted.wait_for_requests(2, timeout=1), list[Action])
 assert_type(AutoApproveChannel("fine").request_approval(action), Decision)
 assert_type(AutoDenyChannel().request_approval(action), Decision)
 ScriptedChannel("yes")  # type: ignore[arg-type]
+ScriptedChannel(refund=False, send_email=Decision.approve())
+ScriptedChannel(lambda action: action.args["amount"] < 100)
+with answering(scripted) as answered:
+    assert_type(answered, AuditLog)
 with SilentChannel() as silent:
     assert_type(silent, SilentChannel)
