@@ -286,7 +286,6 @@ class _Passage:
         if decision.unanswered:  # the comment tells it apart from a person's denial in the log
             decision.comment = decision.comment or "nobody answered"
         if not approved:
-            self._stage = "nobody"
             action = self._kept_action()
             message = denial_message(action, decision)
             raise Refused(message, ApprovalDenied(message, action=action, decision=decision))
@@ -315,7 +314,6 @@ class _Passage:
 
     def _start(self) -> None:
         if self._before and json_text(self._shown) != self._before:
-            self._stage = "nobody"
             why = "its arguments changed after they were checked"
             action = self._kept_action()
             message = blocked_message(action, why, broken=False)
@@ -360,8 +358,8 @@ class _Passage:
 
     def _leave(self, error: BaseException) -> None:
         """Turn what stopped the call into a refusal, unless the program itself is being stopped."""
-        if isinstance(error, Refused):
-            self._refused = error
+        if isinstance(error, Refused):  # ours, or that of a second guard around the body
+            self._stage, self._refused = "nobody", error
         elif self._stage != "body" and isinstance(error, Exception) and not _steers(error):
             self._refused = self._broken(error)
 
