@@ -74,9 +74,13 @@ class Gate:
     secret: frozenset[str]
     #: Whether the policy has rules that need to know which argument is which.
     needs_names: bool = field(init=False)
+    #: For how many seconds the policy holds a call that repeats another; None if it does not.
+    repeat_within: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.needs_names = bool(rule_names(self.policy))
+        if isinstance(self.policy, ApprovalPolicy):
+            self.repeat_within = self.policy.repeat_within
 
     def route(self) -> tuple[ApprovalChannel, AuditLog]:
         override, own, defaults = Settings.override, self.own, Settings.defaults
@@ -234,14 +238,10 @@ class _Passage:
             answer = policy.needs_approval(args)
             self._needed = answer if type(answer) is bool else _as_bool(policy, answer)
         if self._entry is not None:
-            return self._needed or self._repeat_within is not None
-        if self._repeat_within is not None:
+            return self._needed or gate.repeat_within is not None
+        if gate.repeat_within is not None:
             raise ValueError("repeat_within needs an audit log, and this one is switched off")
         return False
-
-    @property
-    def _repeat_within(self) -> float | None:
-        return getattr(self._gate.policy, "repeat_within", None)
 
     def _look(self) -> None:
         """Note the call, and only then look for equal ones: of two at once, each sees the other."""
@@ -249,7 +249,8 @@ class _Passage:
         self._stage = "audit log"
         self._entry.note(running=False, needed_approval=self._needed)
         if not self._needed:
-            self._needed = any(map(_may_have_run, self._entry.earlier(self._repeat_within)))
+            repeats = self._entry.earlier(self._gate.repeat_within)
+            self._needed = any(map(_may_have_run, repeats))
             if self._needed:
                 self._entry.note(running=False, needed_approval=True)
         if self._needed:

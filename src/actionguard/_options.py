@@ -118,7 +118,8 @@ def checked_options(
 
 
 def check_memory(caller: str, policy: Policy, log: AuditLog) -> None:
-    if getattr(policy, "repeat_within", None) is not None and not log.enabled:
+    is_ours = isinstance(policy, ApprovalPolicy)
+    if is_ours and policy.repeat_within is not None and not log.enabled:
         raise ValueError(
             f"{caller}(): repeat_within finds earlier calls in the audit log, and that is switched "
             "off: switch it on, or leave repeat_within out"
