@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_render_json import odd_values
+from test_values import odd_values
 
 from actionguard import Action, ApprovalChannel, AuditLog, Decision, audit, guard
 from actionguard.audit import read_log

@@ -262,6 +262,7 @@ def test_interrupted(kind: Kind, where: str, stop: Any, lines: Any) -> None:
         kind.call(kind.guarded(channel=channel, policy=policy))
 
     assert caught.value is error
+    kind.log.in_flight()  # waits for the log's thread
     (line,) = lines()
     assert line["executed"] is (where == "body")
     assert stop.__name__ in line["error"]

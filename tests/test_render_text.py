@@ -22,7 +22,7 @@ from conftest import OddMeta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionguard._render import cut, escape, show
+from actionguard._values import cut, escape, show
 from actionguard.core import Action
 
 PLAIN = st.recursive(

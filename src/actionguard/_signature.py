@@ -75,7 +75,8 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     owner = inspect.unwrap(owner)
     if not (inspect.isroutine(owner) or isinstance(owner, type)):
         owner = type(owner).__call__
-    scope = getattr(owner, "__globals__", None) or vars(sys.modules.get(owner.__module__, typing))
+    module = sys.modules.get(getattr(owner, "__module__", None) or "", typing)
+    scope = getattr(owner, "__globals__", None) or vars(module)
     for name, hint in hints.items():
         if isinstance(hint, str):  # one by one, as one may name what exists for type checkers only
             alone: Any = SimpleNamespace(__annotations__={name: hint})

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 
 from actionguard import _journal
 from actionguard._journal import Journal
-from actionguard._render import cut, json_text, show
+from actionguard._values import cut, json_text, show
 from actionguard.core import Action, Decision
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class AuditLog:
 
     def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """The lines as records, oldest first; see `read_log`."""
+        self._writer.flush()
         return read_log(self.path, torn=torn)
 
     def in_flight(self) -> list[dict[str, Any]]:
@@ -153,6 +154,7 @@ class AuditLog:
         Each is a record as far as it is known, with a `state`: "waiting" or "running".
         """
         if self.enabled:
+            self._writer.flush()
             self._writer.recover()
         return in_flight(self.path)
 
@@ -331,6 +333,10 @@ class Entry:
             raise error
         return value  # type: ignore[no-any-return]
 
+    def submit(self, work: Callable[[], object]) -> None:
+        """Have `work` done as `aside` does, without waiting for it."""
+        self._writer.later(work)
+
     def in_words(
         self,
         needed_approval: bool,
@@ -382,8 +388,8 @@ def _over_since(record: dict[str, Any], since: datetime) -> bool:
         return True
 
 
-#: What the log's thread is to do, for whom: the writer, the work, and the future on its loop.
-_Job = tuple["_Writer", Callable[[], Any], "AbstractEventLoop", "Future[Any]"]
+#: What the log's thread is to do, and the future of who waits for it, if anybody does.
+_Job = tuple["_Writer", Callable[[], Any], "Future[Any] | None"]
 
 
 class _Writer:
@@ -759,9 +765,9 @@ class _Writer:
 
     # --- the log's thread --------------------------------------------------------------------
 
-    def later(self, work: Callable[[], T], done: Future[Any]) -> None:
+    def later(self, work: Callable[[], object], done: Future[Any] | None = None) -> None:
         """Have the work done by the log's thread; takes no lock that is held during file work."""
-        self._jobs.put((self, work, done.get_loop(), done))
+        self._jobs.put((self, work, done))
         if self._thread is None:
             try:
                 with _starting:
@@ -775,18 +781,27 @@ class _Writer:
             if self._thread is None:  # the program is ending, or can have no more threads
                 _work_off(self._jobs)
 
+    def flush(self) -> None:
+        """Wait until the log's thread has done what it was given so far."""
+        if self._thread not in (None, threading.current_thread()):
+            done = threading.Event()
+            self.later(done.set)
+            done.wait()
+            self.settle()
+
     def do(self, jobs: list[_Job]) -> None:
         """Do the jobs, write their lines together, and tell those who wait."""
         told: dict[AbstractEventLoop, list[tuple[Future[Any], Any]]] = {}
         self._gatherer = threading.get_ident()
         try:
-            for _, work, loop, done in jobs:
+            for _, work, done in jobs:
                 value = error = None
                 try:
                     value = work()
                 except BaseException as raised:
                     error = raised
-                told.setdefault(loop, []).append((done, (value, error)))
+                if done is not None:
+                    told.setdefault(done.get_loop(), []).append((done, (value, error)))
         finally:
             self._gatherer = 0
         try:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from langchain_core.messages import AIMessage, ToolMessage
 
-from actionguard._render import cut, json_text, show
+from actionguard._values import cut, json_text, show
 from actionguard.channels.base import ApprovalChannel, async_form_of, earlier_line
 from actionguard.core import Action, Decision
 

@@ -13,19 +13,18 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any, Protocol, TypedDict
 
-from actionguard._render import SEQUENCES, fields_of, items_of
 from actionguard._signature import takes_one_argument
-from actionguard._snapshot import copied
+from actionguard._values import copied, is_one_piece, parts, secret_text, show
 
 # Stands for what is absent, and is passed over like every bool.
 _NO_AMOUNT = False
 
 
 class Policy(Protocol):
-    """Anything that says whether a call needs a person."""
+    """Anything that says whether a call needs approval."""
 
     def needs_approval(self, args: dict[str, Any], /) -> bool:
-        """Whether a person must release a call with these arguments."""
+        """Whether a call with these arguments needs approval."""
 
 
 class AmountOver(TypedDict):
@@ -36,25 +35,30 @@ class AmountOver(TypedDict):
 
 
 class ApprovalPolicy:
-    """Holds a call for a person if any of its rules says so; with no rule at all, every call.
+    """Says which calls need approval: those that any of its rules holds; without rules, every call.
 
     Args:
         require_if: Called with a copy of the arguments by name; any truthy answer holds the call.
-            It is the last rule to be asked, and only when no other holds.
-        require_always: True holds every call. False, with no other rule, releases every call;
-            with other rules they decide.
+            It is asked last, and only if no other rule holds the call.
+        require_always: True holds every call. False, without other rules, releases every call;
+            with other rules, these decide.
         amount_over: `{"arg": name, "threshold": number}` holds a call whose argument is greater,
             compared exactly: int, float, Decimal, Fraction, numpy scalars, and strings that
-            Python reads as a number. What is there but is no number (None, "4,000", NaN) is held.
-            An absent argument and a bool are no amounts and are passed over.
+            Python reads as a number. A value that is not a number (None, "4,000", NaN) is held.
+            Missing arguments and bools are ignored.
         match_args: Regular expressions by argument name. A call is held if `re.search` finds one in
             the text of its argument, or of anything inside it: elements, keys and values of
-            containers, fields of dataclasses and pydantic models, an Enum's name and value.
-            bytes count as UTF-8 text. What cannot be read as text is held. None is passed over.
+            containers, fields of dataclasses and models, rows of tables, an Enum's name and value.
+            bytes count as UTF-8 text. None is ignored. A value whose text may be an excerpt is
+            held.
+        repeat_within: Seconds. Holds a call if an equal one (same tool, same arguments) waits or
+            runs, or ran or failed within this time: in this process, in others, or before a
+            restart. It is found in the audit log, so the guard needs one.
 
     Raises:
-        TypeError: A rule is of the wrong type, or `require_if` is async.
-        ValueError: A rule has the right type, but no policy can be made of it.
+        TypeError: A rule has an unsupported type, or `require_if` is async.
+        re.error: A pattern does not compile.
+        ValueError: A rule has an unsupported value.
     """
 
     # What a subclass has that never calls __init__: the policy without rules.
@@ -62,6 +66,7 @@ class ApprovalPolicy:
     _require_if: Callable[[dict[str, Any]], object] | None = None
     _require_always: bool | None = None
     _amount: _Amount | None = None
+    _repeat_within: float | None = None
     _patterns: tuple[tuple[str, re.Pattern[str]], ...] = ()
 
     def __init__(
@@ -70,6 +75,8 @@ class ApprovalPolicy:
         require_always: bool | None = None,
         amount_over: AmountOver | None = None,
         match_args: Mapping[str, str | re.Pattern[str]] | None = None,
+        *,
+        repeat_within: float | None = None,
     ) -> None:
         self._require_if = _checked_predicate(require_if)
         if require_always is not None and not isinstance(require_always, bool):
@@ -77,7 +84,8 @@ class ApprovalPolicy:
         self._require_always = require_always
         self._amount = None if amount_over is None else _Amount(amount_over)
         self._patterns = () if match_args is None else _compiled(match_args)
-        judges = self._require_if or self._amount or self._patterns
+        self._repeat_within = None if repeat_within is None else _checked_time(repeat_within)
+        judges = self._require_if or self._amount or self._patterns or self._repeat_within
         self._held = require_always is True or (require_always is None and not judges)
 
     # Read-only, so that a rule changed on a policy in use fails instead of doing nothing.
@@ -105,13 +113,18 @@ class ApprovalPolicy:
         return dict(self._patterns)
 
     @property
+    def repeat_within(self) -> float | None:
+        """For how many seconds an equal call is held; the gate looks for it in the audit log."""
+        return self._repeat_within
+
+    @property
     def names(self) -> frozenset[str]:
         """The arguments that `amount_over` and `match_args` look at."""
         amount = () if self._amount is None else (self._amount.arg,)
         return frozenset(amount).union(name for name, _ in self._patterns)
 
     def needs_approval(self, args: dict[str, Any]) -> bool:
-        """Whether a person must release a call with these arguments.
+        """Whether a call with these arguments needs approval, whatever ran before.
 
         Raises:
             Exception: What `require_if` raises; a guarded call is then blocked.
@@ -137,6 +150,7 @@ class ApprovalPolicy:
             "require_always": self.require_always,
             "amount_over": self.amount_over,
             "match_args": {name: _written(pattern) for name, pattern in self._patterns} or None,
+            "repeat_within": self.repeat_within,
         }
         shown = ", ".join(f"{name}={rule!r}" for name, rule in rules.items() if rule is not None)
         return f"{type(self).__name__}({shown})"
@@ -182,6 +196,18 @@ def _truth(answer: object) -> bool:
             answer.close()  # else Python warns that it was never awaited
         raise TypeError(f"require_if must answer at once, not with an awaitable: {answer!r}")
     return bool(answer)
+
+
+# --- repeat_within ---------------------------------------------------------------------------
+
+
+def _checked_time(seconds: Any) -> float:
+    wish = "repeat_within must be a finite number of seconds above 0"
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{wish}, not {seconds!r}")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{wish}, not {seconds!r}")
+    return float(seconds)
 
 
 # --- amount_over -----------------------------------------------------------------------------
@@ -286,17 +312,13 @@ def _compiled_pattern(name: object, rule: object) -> re.Pattern[str]:
         raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
     if isinstance(rule, re.Pattern) and isinstance(rule.pattern, str):
         return rule
+    wish = f"match_args[{name!r}] must be a regular expression"
     if not isinstance(rule, str):
-        raise TypeError(
-            f"match_args[{name!r}] must be a regular expression, as a str or compiled from one, "
-            f"not {rule!r}"
-        )
+        raise TypeError(f"{wish}, as a str or compiled from one, not {rule!r}")
     try:
         return re.compile(rule)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"match_args[{name!r}] must be a regular expression, not {rule!r}: {error}"
-        ) from error
+        raise re.error(f"{wish}, not {rule!r}: {error}") from error
 
 
 def _written(pattern: re.Pattern[str]) -> str | re.Pattern[str]:
@@ -309,12 +331,16 @@ def _finds(pattern: re.Pattern[str], value: object) -> bool:
         return pattern.search(value) is not None
     try:
         return any(pattern.search(text) for text in _texts(value))
-    except Exception:  # a value's str() is anybody's code; unreadable is held
+    except Exception:  # a value's str() can be any code; what cannot be read needs approval
         return True
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The value's text, and that of everything inside it, however deep it goes."""
+    """The value's text, and that of everything inside it, however deep it goes.
+
+    Raises:
+        Exception: Something cannot be read, or not as a whole.
+    """
     todo = [value]
     seen: dict[int, object] = {}  # holds what it names, so that no id is ever used twice
     while todo:
@@ -322,41 +348,14 @@ def _texts(value: object) -> Iterator[str]:
         if item is None or id(item) in seen:
             continue
         seen[id(item)] = item
-        inside = _inside(item)
-        if inside is None or isinstance(item, Enum):
+        inside = [item.name, item.value] if isinstance(item, Enum) else parts(item)
+        if inside is None:
             yield _text(item)
         elif item is value:
-            try:
-                text = _text(item)
-            except Exception:  # too deep for str(); its parts follow one by one
-                pass
-            else:
-                yield text
+            yield show(item)
+        if isinstance(inside, dict):
+            inside = [*inside, *inside.values()]
         todo += inside or ()
-
-
-def _inside(value: Any) -> list[Any] | None:
-    """What a container holds, None for anything else. Iterators are nobody's to consume."""
-    if isinstance(value, Enum):
-        return [value.name, value.value]
-    if isinstance(value, dict):
-        return [*dict.keys(value), *dict.values(value)]
-    for base in SEQUENCES:
-        if isinstance(value, base):
-            return items_of(value, base)
-    fields = fields_of(value)
-    if fields is not None:
-        return list(fields.values())
-    if isinstance(value, (UserList, KeysView, ValuesView, ItemsView)):
-        return list(value)
-    if isinstance(value, Mapping):
-        return [*value.keys(), *value.values()]
-    library = type(value).__module__.partition(".")[0]
-    if library in ("numpy", "pandas") and hasattr(value, "tolist"):
-        return [value.tolist()]  # numpy's and pandas' str() leave out the middle of a long one
-    if hasattr(value, "get_secret_value"):  # pydantic's SecretStr shows only stars
-        return [value.get_secret_value()]
-    return None
 
 
 def _text(value: object) -> str:
@@ -364,4 +363,9 @@ def _text(value: object) -> str:
         return str.__str__(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "backslashreplace")
+    secret = secret_text(value)
+    if secret is not None:
+        return secret
+    if not is_one_piece(value):
+        raise ValueError("its text may be an excerpt")
     return str(value)

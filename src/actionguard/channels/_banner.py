@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from actionguard._render import cut, escape, label, shares, show
+from actionguard._values import cut, escape, label, shares, show
 from actionguard.core import Action, Decision
 
 QUESTION = "Approve this action? [y/N] "

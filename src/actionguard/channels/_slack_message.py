@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from actionguard._render import cut, escape, label, shares, show
+from actionguard._values import cut, escape, label, shares, show
 from actionguard.channels.base import earlier_line
 from actionguard.core import Action
 

@@ -22,7 +22,7 @@ from conftest import OddMeta, kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actionguard._render import json_text
+from actionguard._values import json_text
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
