@@ -9,21 +9,17 @@ import functools
 import inspect
 import operator
 import pickle
+import sys
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast
-from uuid import UUID
+from typing import Annotated, Any, Optional
+from unittest import mock
 
-import cloudpickle
-import langchain_core
 import pytest
 from langchain_core.callbacks import (
-    AsyncCallbackHandler,
     AsyncCallbackManagerForToolRun,
-    BaseCallbackHandler,
     CallbackManagerForToolRun,
     Callbacks,
 )
@@ -47,6 +43,7 @@ from langchain_core.tools import (
     create_retriever_tool,
     tool,
 )
+from langchain_core.tracers import BaseTracer
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.types import Command
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, v1
@@ -63,25 +60,19 @@ from actionguard import (
 )
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
 
-OLD = langchain_core.__version__.startswith("0.")
 PLACE = contextvars.ContextVar("PLACE", default="nowhere")
 SEEN: list[dict[str, Any]] = []
-T = TypeVar("T")
 
 
 def note(**args: Any) -> str:
     """What a body saw: its arguments, its config, its context, and the kind of its thread."""
     config = ensure_config()
-    here = threading.current_thread()
     SEEN.append(
         {
             "args": args,
-            "tags": config["tags"],
-            "metadata": config["metadata"],
-            "configurable": config.get("configurable"),
-            "callbacks": type(config["callbacks"]).__name__,
+            "config": [config["tags"], config["metadata"], config.get("configurable")],
             "place": PLACE.get(),
-            "thread": here.name.split("_")[0].split("-")[0],
+            "thread": threading.current_thread().name.split("_")[0].split("-")[0],
         }
     )
     return f"done {args.get('x')}"
@@ -108,11 +99,6 @@ async def asearch(x: str, callbacks: Callbacks = None) -> str:
 def ping() -> str:
     """Ping."""
     return note()
-
-
-def odd(tool: int, entry: int = 1, body: int = 2, cls: int = 3) -> str:
-    """Take names that a wrapper might use itself."""
-    return note(tool=tool, entry=entry, body=body, cls=cls)
 
 
 def anything(**arguments: Any) -> str:
@@ -149,30 +135,7 @@ def giving(result: Any, **fields: Any) -> StructuredTool:
 
 
 def pay_with(client: str, x: int, config: RunnableConfig) -> str:
-    done = note(x=x) + client
-    assert config["configurable"]["thread_id"] == "t-1"
-    return done
-
-
-class Bank:
-    def __init__(self) -> None:
-        self.payments: list[int] = []
-
-    def refund(self, x: int, config: RunnableConfig) -> str:
-        """Refund x."""
-        return self(x) + str(config["configurable"])
-
-    async def arefund(self, x: int) -> str:
-        return self(x)
-
-    def __call__(self, x: int) -> str:
-        self.payments.append(x)
-        return note(x=x) + str(len(self.payments))
-
-
-class Keyed:
-    def __call__(self, x: int, secret: Annotated[str, InjectedToolArg] = "") -> str:
-        return note(x=x) + secret
+    return note(x=x) + client + config["configurable"]["thread_id"]
 
 
 class Documents(BaseRetriever):
@@ -252,34 +215,9 @@ class AsyncOnly(Subclass):
         return note(x=x, customer=customer)
 
 
-class ArunToRun(Subclass):
-    async def _arun(self, x: int, customer: str) -> str:
-        return self._run(x, customer)
-
-
 class ArunToRunInAThread(Subclass):
     async def _arun(self, x: int, customer: str) -> str:
         return await asyncio.get_running_loop().run_in_executor(None, self._run, x, customer)
-
-
-class RunToArun(AsyncOnly):
-    def _run(self, x: int, customer: str) -> str:
-        return asyncio.run(self._arun(x, customer))
-
-    async def _arun(self, x: int, customer: str) -> str:
-        return note(x=x, customer=customer)
-
-
-class RunToArunInAThread(RunToArun):
-    def _run(self, x: int, customer: str) -> str:
-        with ThreadPoolExecutor(1, "pool") as pool:
-            return pool.submit(asyncio.run, self._arun(x, customer)).result()
-
-
-class Countdown(Subclass):
-    def _run(self, x: int, customer: str) -> str:
-        note(x=x, customer=customer)
-        return self._run(x - 1, customer) if x else "zero"
 
 
 class Stateful(BaseTool):
@@ -304,25 +242,16 @@ class Stateful(BaseTool):
         return f"{self.calls} {self._secret} {self.expensive} {self.anything}"
 
 
-class OwnNames(Subclass):
-    """Has private names and attributes of its own."""
+class Validating(Stateful):
+    model_config = ConfigDict(validate_assignment=True, extra="allow")
 
-    _guards: list[str] = PrivateAttr(default_factory=lambda: ["mine"])
-    _began: float = PrivateAttr(default=1.5)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("any_"):
-            return name
-        return super().__getattr__(name)  # type: ignore[misc]
+class StatefulFunction(StructuredTool):
+    calls: int = 0
 
-    @functools.cached_property
-    def func(self) -> Any:
-        return lambda x: x
-
-    def _run(self, x: int, customer: str = "ann") -> str:
-        note(x=x, customer=customer)
-        self._guards.append(self.any_name)
-        return str(self.func(x)) + str(self._guards) + str(self._began)
+    def _run(self, *args: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        self.calls += 1
+        return str(super()._run(*args, config=config, **kwargs)) + str(self.calls)
 
 
 class Static(BaseTool):
@@ -334,21 +263,6 @@ class Static(BaseTool):
         return note(x=x, customer=customer) + config["configurable"]["thread_id"]
 
 
-class OfTheClass(Static):
-    @classmethod
-    def _run(cls, x: int, customer: str = "ann") -> str:  # type: ignore[override]
-        return note(x=x, customer=customer) + cls.__name__
-
-
-class Typed(BaseTool, Generic[T]):
-    name: str = "typed"
-    description: str = "Typed."
-    value: T | None = None
-
-    def _run(self, x: int) -> str:
-        return note(x=x)
-
-
 class Injected(BaseTool):
     name: str = "refund"
     description: str = "Refund x."
@@ -358,35 +272,15 @@ class Injected(BaseTool):
         return note(x=x) + str(secret) + call_id + config["configurable"]["thread_id"]
 
 
-class InjectedByRun(BaseTool):
-    name: str = "refund"
-    description: str = "Refund x."
-
-    def _run(self, x: int, secret: Annotated[str, InjectedToolArg] = "") -> str:
-        return note(x=x) + secret
-
-
-class Validating(BaseTool):
-    model_config = ConfigDict(validate_assignment=True, extra="allow")
-    name: str = "count"
-    description: str = "Count."
-    calls: int = 0
-
-    def _run(self, x: int) -> str:
-        self.calls += 1
-        self.seen = [*getattr(self, "seen", []), x]
-        return note(x=x) + f" {self.calls} {self.seen}"
-
-
 class Shouting(StructuredTool):
-    """Has ways of its own at every step."""
+    """Wraps each way into it."""
 
     def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         result = super().invoke(input, config, **kwargs)
         return result.upper() if isinstance(result, str) else result
 
-    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().run({**tool_input, "x": tool_input["x"] + 1}, *args, **kwargs)
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        return super().run(*args, **kwargs)
 
     async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         result = await super().ainvoke(input, config, **kwargs)
@@ -400,37 +294,20 @@ def runnable_as_tool() -> BaseTool:
         return work.as_tool(Amount, name="work", description="Work.")
 
 
-def calling_another() -> BaseTool:
-    inner = RunnableLambda(lambda x: note(x=x)).with_config(run_name="inner", tags=["inner"])
-
-    def outer(x: int) -> str:
-        """Call another one."""
-        return inner.invoke(x)
-
-    return tool(outer)
-
-
-def _with_func(made: Any) -> BaseTool:
-    assert made.func  # a cached property is there from now on
-    return cast(BaseTool, made)
-
-
-def made(func: Any, schema: Any, **fields: Any) -> StructuredTool:
-    return StructuredTool(name="made", description="d", args_schema=schema, func=func, **fields)
+def made(func: Any, schema: Any, cls: Any = StructuredTool, **fields: Any) -> Any:
+    return cls(name="made", description="d", args_schema=schema, func=func, **fields)
 
 
 JSON_SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
-FUNDS, FIVE = ToolException("no funds"), {"x": 5}
+FUNDS, FIVE, BOB = ToolException("no funds"), {"x": 5}, {"x": 5, "customer": "bob"}
 WITH_ARTIFACT: Any = {"response_format": "content_and_artifact", "return_direct": True}
-BLOCKS = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "u"}]
-INVALID = {"x": {"not": "a number"}}
+INVALID, SECRET = {"x": {"not": "a number"}}, {"x": 5, "secret": "s3cret"}
 BOTH: Any = {"coroutine": arefund, "tags": ["t"], "metadata": {"m": 1}, "verbose": False}
 KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "function": lambda: (tool(refund), {"x": "5"}),
     "async function": lambda: (tool("refund")(arefund), FIVE),
     "both functions": lambda: (StructuredTool.from_function(refund, **BOTH), FIVE),
     "no arguments": lambda: (tool(ping), {}),
-    "odd names": lambda: (tool(odd), {"tool": 5}),
     "single input": lambda: (Tool("search", lambda x: note(x=x), "Search."), "shoes"),
     "single input async": lambda: (
         Tool("search", None, "Search.", coroutine=asearch),
@@ -438,18 +315,12 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     ),
     "subclass": lambda: (Subclass(), {"x": "5", "customer": "bob"}),
     "without schema": lambda: (Schemaless(), FIVE),
-    "async only": lambda: (AsyncOnly(), {"x": 5, "customer": "bob"}),
-    "arun to run": lambda: (ArunToRun(), {"x": 5, "customer": "bob"}),
-    "arun to run in a thread": lambda: (ArunToRunInAThread(), {"x": 5, "customer": "bob"}),
-    "run to arun": lambda: (RunToArun(), {"x": 5, "customer": "bob"}),
-    "run to arun in a thread": lambda: (RunToArunInAThread(), {"x": 5, "customer": "bob"}),
-    "recursion": lambda: (Countdown(), {"x": 3, "customer": "bob"}),
+    "async only": lambda: (AsyncOnly(), BOB),
+    "arun to run in a thread": lambda: (ArunToRunInAThread(), BOB),
     "state": lambda: (Stateful(start=7, colour="red"), FIVE),
-    "validated state": lambda: (Validating(), FIVE),
-    "names of its own": lambda: (_with_func(OwnNames()), FIVE),
+    "validated state": lambda: (Validating(start=7), FIVE),
+    "state and a function": lambda: (made(refund, Args, StatefulFunction), BOB),
     "static run": lambda: (Static(), FIVE),
-    "class's run": lambda: (OfTheClass(), FIVE),
-    "generic": lambda: (Typed[int](value=3), FIVE),
     "v1 schema": lambda: (made(refund, ArgsV1), {"x": "5", "customer_id": "bob"}),
     "defaults": lambda: (made(lambda x=0, customer="", tags=(): note(x=x), Fancy), {"amount": 5}),
     "validator that adds": lambda: (made(lambda x: note(x=x), Taxed), {"x": 10}),
@@ -459,71 +330,37 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
         {"x": "5"},
     ),
     "artifact": lambda: (giving(("a", {"points": [1]}), **WITH_ARTIFACT), FIVE),
-    "no artifact": lambda: (giving("a", **WITH_ARTIFACT), FIVE),
     "body raises": lambda: (giving(ValueError("declined"), handle_tool_error=True), FIVE),
-    "ToolException": lambda: (giving(FUNDS), FIVE),
     "ToolException True": lambda: (giving(FUNDS, handle_tool_error=True), FIVE),
-    "ToolException text": lambda: (giving(FUNDS, handle_tool_error="sorry"), FIVE),
-    "ToolException callable": lambda: (giving(FUNDS, handle_tool_error=repr), FIVE),
     "invalid": lambda: (giving(""), INVALID),
-    "invalid True": lambda: (giving("", handle_validation_error=True), INVALID),
-    "invalid text": lambda: (giving("", handle_validation_error="wrong"), INVALID),
-    "invalid callable": lambda: (giving("", handle_validation_error=str), INVALID),
-    "injected": lambda: (tool(hiding), {"x": 5, "secret": "s3cret"}),
+    "injected": lambda: (tool(hiding), SECRET),
     "injected in a subclass": lambda: (Injected(), {"x": 5, "secret": ["s3cret"]}),
-    "injected into an object": lambda: (made(Keyed(), Amount), {"x": 5, "secret": "s3cret"}),
-    "injected by _run": lambda: (InjectedByRun(), {"x": 5, "secret": "s3cret"}),
     "retriever": lambda: (create_retriever_tool(Documents(), "d", "Find."), {"query": "shoes"}),
     "runnable": lambda: (runnable_as_tool(), FIVE),
-    "calling another": lambda: (calling_another(), FIVE),
     "command": lambda: (giving(Command(goto="end", update={"x": 1})), FIVE),
-    "message": lambda: (giving(ToolMessage("own", tool_call_id="other")), FIVE),
-    "blocks": lambda: (giving(BLOCKS), FIVE),
     "partial": lambda: (made(functools.partial(pay_with, "client"), Amount), FIVE),
-    "bound methods": lambda: (made(Bank().refund, Amount, coroutine=Bank().arefund), FIVE),
-    "callable object": lambda: (made(Bank(), Amount), FIVE),
-    "ways of its own": lambda: (Shouting.from_function(refund), FIVE),
+    "wrapped ways": lambda: (Shouting.from_function(refund), FIVE),
 }
 
 
 # --- ways of running them --------------------------------------------------------------------
 
 
-class Trace:
-    """All events of a run, in order, with runs numbered instead of their ids."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self._runs: dict[Any, int] = {None: -1}
-
-    def add(self, event: str, data: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept = {k: v for k, v in kwargs.items() if k not in ("run_id", "parent_run_id")}
-        run = self._runs.setdefault(kwargs["run_id"], len(self._runs))
-        parent = self._runs.get(kwargs.get("parent_run_id"), "unknown")
-        data = tuple(repr(d) if isinstance(d, BaseException) else d for d in data)
-        self.events.append((event, run, parent, data, kept))
+class Tracer(BaseTracer):
+    def _persist_run(self, run: Any) -> None:
+        self.traced = [*getattr(self, "traced", []), traced(run)]
 
 
-def _handler(base: Any, is_async: bool) -> Any:
-    names = ["chain", "tool", "retriever"]
-    methods: dict[str, Any] = {}
-    for event in [f"on_{n}_{when}" for n in names for when in ("start", "end", "error")]:
-
-        def on(self: Any, *data: Any, _event: str = event, **kwargs: Any) -> None:
-            self.trace.add(_event, data, kwargs)
-
-        async def aon(self: Any, *data: Any, _event: str = event, **kwargs: Any) -> None:
-            self.trace.add(_event, data, kwargs)
-
-        methods[event] = aon if is_async else on
-    handler = type("Recorder", (base,), methods)()
-    handler.trace = Trace()
-    return handler
+def traced(run: Any) -> Any:
+    """A run as a tracer keeps it, without ids and times."""
+    children = [traced(child) for child in run.child_runs]
+    own = (run.name, run.run_type, run.inputs, run.outputs, bool(run.error), run.tags)
+    return (*own, run.extra.get("metadata"), [event["name"] for event in run.events], children)
 
 
 def call_of(args: Any) -> dict[str, Any]:
     given = dict(args) if isinstance(args, dict) else {"__arg1": args}
-    return {"name": "any", "args": given, "id": "call-1", "type": "tool_call"}
+    return {"name": "any", "args": given, "id": "", "type": "tool_call"}
 
 
 async def _events(made: BaseTool, args: Any, config: Any) -> list[Any]:
@@ -531,132 +368,105 @@ async def _events(made: BaseTool, args: Any, config: Any) -> list[Any]:
     return [{k: v for k, v in e.items() if k not in ("run_id", "parent_ids")} for e in found]
 
 
-def _deprecated_call(made: Any, args: Any, config: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return made(args, config["callbacks"])
-
-
-RUNNERS: dict[str, Callable[[BaseTool, Any, Any], Any]] = {
+ONE_BY_ONE: Any = {"max_concurrency": 1}
+WAYS: dict[str, Callable[[BaseTool, Any, Any], Any]] = {
     "invoke": lambda t, a, c: t.invoke(a, c),
     "invoke a call": lambda t, a, c: t.invoke(call_of(a), c),
     "ainvoke": lambda t, a, c: t.ainvoke(a, c),
     "ainvoke a call": lambda t, a, c: t.ainvoke(call_of(a), c),
     "run": lambda t, a, c: t.run(a, callbacks=c["callbacks"], tool_call_id="c", config=c),
     "arun": lambda t, a, c: t.arun(a, callbacks=c["callbacks"], config=c),
-    "call": _deprecated_call,
-    "batch": lambda t, a, c: t.batch(
-        [a, call_of(a)], {**c, "max_concurrency": 1}, return_exceptions=True
-    ),
+    "batch": lambda t, a, c: t.batch([a, call_of(a)], {**c, **ONE_BY_ONE}, return_exceptions=True),
     "abatch": lambda t, a, c: t.abatch(
-        [a, call_of(a)], {**c, "max_concurrency": 1}, return_exceptions=True
+        [a, call_of(a)], {**c, **ONE_BY_ONE}, return_exceptions=True
     ),
     "pipe": lambda t, a, c: (RunnableLambda(lambda x: x) | t | str).invoke(call_of(a), c),
-    "with_config": lambda t, a, c: t.with_config(run_name="n", tags=["own"]).invoke(a, c),
     "with_retry": lambda t, a, c: t.with_retry(
         stop_after_attempt=2, wait_exponential_jitter=False
     ).invoke(call_of(a), c),
-    "bind": lambda t, a, c: t.bind(colour="red").invoke(call_of(a), c),
+    "bind": lambda t, a, c: t.bind(colour="red").with_config(tags=["own"]).invoke(call_of(a), c),
     "astream_events": _events,
 }
 
 
-def observe(run: Any, made: BaseTool, args: Any) -> dict[str, Any]:
+def finished(result: Any) -> Any:
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait()) if inspect.isawaitable(result) else result
+
+
+def observe(way: Any, made: BaseTool, args: Any) -> dict[str, Any]:
     """Everything that can be seen of one run, from outside and from within the body."""
     SEEN.clear()
-    plain, awaited = _handler(BaseCallbackHandler, False), _handler(AsyncCallbackHandler, True)
+    tracer = Tracer()
     config = {
-        "callbacks": [plain, awaited],
+        "callbacks": [tracer],
         "tags": ["given"],
         "metadata": {"who": "ann"},
         "configurable": {"thread_id": "t-1"},
     }
-
-    async def wait(awaitable: Any) -> Any:
-        return await awaitable
-
     PLACE.set("test")
     result: Any
     try:
-        result = run(made, copy.deepcopy(args), config)
-        if inspect.isawaitable(result):
-            result = asyncio.run(wait(result))
+        result = finished(way(made, copy.deepcopy(args), config))
     except Exception as error:
-        context = error.__context__
-        result = (type(error), str(error), type(context), type(error.__cause__))
+        result = (type(error), str(error), type(error.__context__), type(error.__cause__))
     if isinstance(result, list):
         result = [repr(one) if isinstance(one, Exception) else one for one in result]
     return {
         "result": result,
         "type": type(result),
         "seen": list(SEEN),
-        "events": plain.trace.events,
-        "async events": awaited.trace.events,
+        "runs": getattr(tracer, "traced", []),
     }
 
 
-class Asked(ApprovalChannel):
-    """Answers the same always, and keeps what it was asked."""
-
-    name = "asked"
-
-    def __init__(self, approved: bool = True) -> None:
-        self.actions: list[Action] = []
-        self.approved = approved
-
-    def request_approval(self, action: Action) -> Decision:
-        self.actions.append(action)
-        return Decision(self.approved)
-
-
 @pytest.fixture
-def log(tmp_path: Path) -> AuditLog:
-    return AuditLog(tmp_path / "audit.jsonl")
+def log(log_path: Any) -> AuditLog:
+    return AuditLog(log_path)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_approved_like_the_bare_tool(kind: str, runner: str, log: AuditLog, lines: Any) -> None:
+def test_approved_like_the_bare_tool(kind: str, way: str, log: AuditLog, lines: Any) -> None:
     """Results, errors, events, traces, and all that the body sees are those of the bare tool."""
-    if kind == "ways of its own" and runner in ("call", "arun"):
-        pytest.skip("its bare form fails there")
-    asked = Asked()
+    channel = AutoApproveChannel()
     bare, args = KINDS[kind]()
-    guarded = guard(KINDS[kind]()[0], channel=asked, audit=log)
+    guarded = guard(KINDS[kind]()[0], channel=channel, audit=log)
 
-    wanted = observe(RUNNERS[runner], bare, args)
-    got = observe(RUNNERS[runner], guarded, args)
+    wanted = observe(WAYS[way], bare, args)
+    got = observe(WAYS[way], guarded, args)
 
-    if kind == "ways of its own":  # one who replaces `invoke` gets a thread for it
+    if way == "arun" and sys.version_info < (3, 11):  # there a plain bare body knows no config
+        del wanted["runs"]
         for seen in [*wanted["seen"], *got["seen"]]:
-            seen.pop("thread")
+            seen.pop("config")
     for aspect, value in wanted.items():
         assert got[aspect] == value, aspect
-    shown = [action.args for action in asked.actions]
-    if kind not in ("recursion", "async only"):  # asked once, and then steps of its own
+    shown = [request.args for request in channel.requests]
+    if kind != "async only":  # run plainly, it is asked for, and says that it cannot
         assert len(shown) == len(wanted["seen"])
-    if kind != "recursion":  # in a batch, the steps of its threads mingle
-        for args_shown, seen in zip(shown, wanted["seen"], strict=False):
-            assert args_shown.items() >= seen["args"].items()  # what was approved is what ran
+    for args_shown, seen in zip(shown, wanted["seen"], strict=False):
+        assert args_shown.items() >= seen["args"].items()  # what was approved is what ran
     assert [line["executed"] for line in lines()] == [True] * len(shown)
     assert "s3cret" not in repr(shown) + str([line["args"] for line in lines()])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_looks_like_the_bare_tool(kind: str, log: AuditLog) -> None:
-    """Class, fields, schemas, signatures and repr are the bare tool's."""
+    """Class, fields, schemas and signatures are the bare tool's."""
     bare, _ = KINDS[kind]()
     guarded = guard(bare, audit=log)
 
     assert isinstance(guarded, type(bare)) and isinstance(guarded, ApprovalWrappedTool)
-    assert repr(guarded) == repr(bare) and str(guarded) == str(bare)
-    assert repr(guarded.model_dump()) == repr(bare.model_dump())
     for text in ("__name__", "__qualname__", "__module__", "__doc__"):
         assert getattr(type(guarded), text) == getattr(type(bare), text)
     for name in type(bare).model_fields:
         if name not in ("func", "coroutine"):
             assert getattr(guarded, name) is getattr(bare, name)
-    assert list(type(guarded).model_fields) == list(type(bare).model_fields)
+    assert list(guarded.model_dump()) == list(bare.model_dump())
+    assert list(dict(guarded)) == list(dict(bare))
     same = [
         convert_to_openai_tool,
         operator.attrgetter("args"),
@@ -664,15 +474,10 @@ def test_looks_like_the_bare_tool(kind: str, log: AuditLog) -> None:
         lambda t: t.get_input_jsonschema(),
         lambda t: t.get_output_jsonschema(),
         lambda t: str(t.tool_call_schema),
-        lambda t: inspect.signature(t._run),
-        # An `_arun` that is inherited shows what `_run` takes: langchain-core asks it for that.
-        lambda t: type(bare)._arun is BaseTool._arun or inspect.signature(t._arun),
-        lambda t: inspect.iscoroutinefunction(t._arun),
-        lambda t: t.to_json(),
+        lambda t: list(inspect.signature(t._run).parameters),
         lambda t: t.func and (inspect.signature(t.func), t.func.__doc__),
-        lambda t: inspect.iscoroutinefunction(t.coroutine),
+        lambda t: [inspect.iscoroutinefunction(f) for f in (t._run, t._arun, t.coroutine)],
         lambda t: t.get_name(),
-        lambda t: inspect.getsource(type(t)),
     ]
     for number, look in enumerate(same):
         assert _outcome(look, guarded) == _outcome(look, bare), number
@@ -685,253 +490,159 @@ def _outcome(look: Any, made: Any) -> Any:
         return type(error), str(error)
 
 
-@pytest.mark.parametrize("runner", ["invoke", "ainvoke", "invoke a call", "ainvoke a call", "arun"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "invoke a call", "ainvoke a call", "arun"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_denied(kind: str, runner: str, log: AuditLog, lines: Any) -> None:
+def test_denied(kind: str, way: str, log: AuditLog, lines: Any) -> None:
     """A refusal is an error message with the call's id, or the text; nothing rewords it."""
     bare, args = KINDS[kind]()
-    if kind.startswith("invalid") or (kind == "ways of its own" and runner == "arun"):
+    if kind.startswith("invalid"):
         pytest.skip("such calls do not reach the gate")
     guarded = guard(bare, channel=AutoDenyChannel("no"), audit=log)
 
-    got = observe(RUNNERS[runner], guarded, args)
+    got = observe(WAYS[way], guarded, args)
 
     assert got["seen"] == []
     if not lines():  # it does not get there bare, either
-        assert got["result"] == observe(RUNNERS[runner], bare, args)["result"]
+        assert got["result"] == observe(WAYS[way], bare, args)["result"]
         return
     (line,) = lines()
     assert (line["approved"], line["executed"]) == (False, False)
     result = got["result"]
-    if "call" in runner or (isinstance(result, ToolMessage)):
-        assert (result.tool_call_id, result.status, result.name) == ("call-1", "error", bare.name)
+    if "call" in way:
+        assert (result.tool_call_id, result.status, result.name) == ("", "error", bare.name)
         result = result.content
-    assert result.upper().startswith("DENIED: A PERSON REFUSED ")
-    assert [event[0] for event in got["events"]] == ["on_tool_start", "on_tool_end"]
-
-
-@pytest.mark.parametrize("kind", ["state", "validated state"])
-def test_state(kind: str, log: AuditLog, lines: Any) -> None:
-    """What a body leaves in its tool is there afterwards, and what is set from outside is seen."""
-    bare, args = KINDS[kind]()
-    guarded = guard(KINDS[kind]()[0], channel=Asked(), audit=log)
-
-    for made in (bare, guarded):
-        made.invoke(args)
-        made.calls += 10  # type: ignore[attr-defined]
-
-    assert guarded.invoke(args) == bare.invoke(args)
-    assert guarded.model_dump() == bare.model_dump() and guarded.model_extra == bare.model_extra
-    assert len(lines()) == 2
-
-
-@pytest.mark.parametrize("call_id", ["", 5, UUID(int=5)])
-def test_denied_under_any_id(call_id: Any, log: AuditLog) -> None:
-    """Whatever a model's id for its call is, the refusal is an error message with that id."""
-    guarded = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
-
-    message = guarded.invoke({**call_of(FIVE), "id": call_id})
-
-    assert (message.status, message.tool_call_id) == ("error", str(call_id))
-
-
-class Counting(Subclass):
-    count: ClassVar[int] = 0
-
-    @classmethod
-    def add(cls) -> None:
-        cls.count += 1
-
-    def _run(self, x: int, customer: str = "ann") -> str:
-        self.add()
-        type(self).count += 1
-        return note(x=x)
-
-
-def test_state_of_the_class(log: AuditLog) -> None:
-    """What a body counts on the class of its `self` is counted on the tool's own class."""
-    guarded = guard(Counting(), channel=Asked(), audit=log)
-
-    guarded.invoke(FIVE)
-
-    assert Counting.count == Counting().count == guarded.count == 2
-
-
-def test_a_patched_class(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test patches in a guarded tool's class is used by the body, and then as it was."""
-    guarded = guard(Subclass(), channel=Asked(), audit=log)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(guarded), "helper", lambda self, x, customer: "patched")
-        assert guarded.invoke(FIVE) == "patched"
-
-    assert guarded.invoke(FIVE) == guarded.helper(5, "ann") == Subclass().invoke(FIVE)
+    assert result.startswith("DENIED: ") and f"{bare.name}(" in result
+    if kind != "wrapped ways" or way == "arun":
+        assert [run[4] for run in got["runs"]] == [False]  # one, and no error
 
 
 # --- no way round ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["func", "_run", "run", "coroutine", "_arun", "arun"])
+def _set(made: Any, name: str, value: Any) -> Any:
+    setattr(made, name, value)
+    return made
+
+
+FIELD: Any = ConfigurableField(id="called")
+CALLED: Any = {"configurable": {"called": "pay"}}
+ROUND: dict[str, Callable[[Any], Any]] = {
+    "func": lambda t: t.func(x=4),
+    "coroutine": lambda t: t.coroutine(4),
+    "_run": lambda t: t._run(x=4, config={}),
+    "_arun": lambda t: t._arun(x=4, config={}),
+    "run": lambda t: t.run({"x": 4}),
+    "arun": lambda t: t.arun({"x": 4}),
+    "stream": lambda t: next(iter(t.stream({"x": 4}))),
+    "its class": lambda t: StructuredTool._run(t, x=4, config={}),
+    "its class, awaited": lambda t: StructuredTool.ainvoke(t, {"x": 4}),
+    "model_dump": lambda t: t.model_dump()["func"](4),
+    "dict": lambda t: dict(t)["coroutine"](4),
+    "vars": lambda t: vars(t)["func"](4),
+    "copy": lambda t: copy.copy(t).func(4),
+    "deepcopy": lambda t: copy.deepcopy(t).invoke({"x": 4}),
+    "model_copy": lambda t: t.model_copy().coroutine(4),
+    "another body": lambda t: t.model_copy(update={"func": refund}).func(4),
+    "assigned": lambda t: _set(t, "func", refund).func(4),
+    "assigned before": lambda t: _set(t, "coroutine", None).ainvoke({"x": 4}),
+    "made of it": lambda t: StructuredTool(**dict(t)).invoke({"x": 4}),
+    "configured": lambda t: t.configurable_fields(name=FIELD).invoke({"x": 4}, CALLED),
+    "configurable": lambda t: t.configurable_fields(name=FIELD).func(4),
+    "wrapped": lambda t: RunnableLambda(t.func).invoke(4),
+}
+
+
+@pytest.mark.parametrize("way", ROUND)
 def test_no_way_round(way: str, log: AuditLog, lines: Any) -> None:
     """Whatever of a tool is called, the gate stands before the body."""
     bare, _ = KINDS["both functions"]()
     guarded: Any = guard(bare, channel=AutoDenyChannel(), audit=log)
     SEEN.clear()
 
-    if way in ("func", "_run"):
-        result = getattr(guarded, way)(x=4)
-    elif way == "run":
-        result = guarded.run({"x": 4})
-    else:
-        result = asyncio.run(
-            getattr(guarded, way)(**({"tool_input": {"x": 4}} if way == "arun" else {"x": 4}))
-        )
+    result = finished(ROUND[way](guarded))
 
-    assert result.startswith("DENIED: ") and "refund(x=4, " in result
+    assert result.startswith("DENIED: ") and "(x=4, customer='ann')" in result
     assert SEEN == [] and len(lines()) == 1
 
 
-@pytest.mark.parametrize("form", ["function", "partial", "bound methods", "callable object"])
-def test_func_stays_what_it_is(form: str, log: AuditLog) -> None:
-    """A func that is no function keeps its attributes, and a direct call of it is asked for."""
-    bare, _ = KINDS[form]()
-    asked = Asked()
-    guarded: Any = guard(bare, channel=asked, audit=log)
-
-    assert repr(guarded.func) == repr(bare.func)
-    assert getattr(guarded.func, "__module__", 0) == getattr(bare.func, "__module__", 0)
-    assert isinstance(guarded.func, type(bare.func)) and not hasattr(guarded.func, "nonsense")
-    assert inspect.signature(guarded.func) == inspect.signature(bare.func)
-    config = {"configurable": {"thread_id": "t-1"}}
-    takes_config = "config" in inspect.signature(bare.func).parameters
-    guarded.func(x=5, **({"config": config} if takes_config else {}))
-    assert [action.args["x"] for action in asked.actions] == [5]
-    assert "t-1" not in str(asked.actions)
+def test_made_of_the_class(log: AuditLog) -> None:
+    """A guarded tool's class makes no tools, since they would have no guard."""
+    for make in (lambda t: type(t)(), lambda t: type(t).model_construct()):
+        with pytest.raises(TypeError, match="make the tool from Subclass itself, and guard it"):
+            make(guard(Subclass(), channel=AutoApproveChannel(), audit=log))
 
 
-def test_function_by_value(log: AuditLog) -> None:
-    """What joblib, Dask or Ray send by value is the guarded tool, and never its bare function."""
-    guarded = guard(A_TOOL, channel=AutoDenyChannel(), audit=log)
+def own(way: str) -> BaseTool:
+    """A tool of a class that does the work in this method."""
 
-    with pytest.raises(AttributeError, match="send the tool"):
-        cloudpickle.dumps(guarded.func)
-    assert pickle.loads(cloudpickle.dumps(guarded)).invoke(FIVE).startswith("DENIED: ")
-    assert RunnableLambda(guarded.func).config_specs == []
+    def work(self: Any, given: Any, config: Any = None, **kwargs: Any) -> str:
+        return note(given=given)
+
+    async def awork(self: Any, given: Any, config: Any = None, **kwargs: Any) -> str:
+        return note(given=given)
+
+    return type("Own", (Subclass,), {way: awork if way[0] == "a" else work})()  # type: ignore[no-any-return]
 
 
-def test_func_moved_elsewhere(log: AuditLog) -> None:
-    """A guarded tool's function keeps its gate where it is pickled, copied or made a method."""
-    guarded: Any = guard(made(refund, Amount), channel=Asked(False), audit=log)
+class OwnCall(Subclass):
+    def __call__(self, amount: int, whom: str = "bob") -> str:
+        return note(amount=amount, whom=whom)
+
+
+def patched() -> Any:
+    """A tool whose `invoke` was replaced for it alone, as instrumentation does."""
+    made = Subclass()
+    object.__setattr__(made, "invoke", lambda given, config=None: note(given=given))
+    return made
+
+
+class Composio(StructuredTool):
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        return f"<{super().run(*args, **kwargs)}>"
+
+
+X_7 = {"x": "7"}
+SHOWN_7 = {"x": 7, "customer": "ann"}
+OWN: list[tuple[Any, Any, Any]] = [
+    (lambda: own("invoke"), lambda t: t.invoke(X_7), SHOWN_7),
+    (lambda: own("invoke"), lambda t: t.invoke({"y": 1}), {"y": 1, "customer": "ann"}),
+    (lambda: own("invoke"), lambda t: t.invoke("text"), {"input": "text", "customer": "ann"}),
+    (lambda: own("invoke"), lambda t: t.invoke(X_7, n=3), {**SHOWN_7, "n": 3}),
+    (lambda: own("invoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
+    (lambda: own("invoke"), lambda t: t.run(X_7), SHOWN_7),
+    (lambda: own("run"), lambda t: t.invoke(call_of(X_7)), SHOWN_7),
+    (lambda: own("run"), lambda t: t.run({"x": 7, "more": 1}), {**SHOWN_7, "more": 1}),
+    (lambda: own("run"), lambda t: t.arun(X_7), SHOWN_7),
+    (lambda: own("ainvoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
+    (lambda: own("ainvoke"), lambda t: t.invoke(X_7), SHOWN_7),
+    (lambda: own("arun"), lambda t: t.ainvoke(X_7), SHOWN_7),
+    (OwnCall, lambda t: t(7), {"amount": 7, "whom": "bob"}),
+    (OwnCall, lambda t: t.invoke(X_7), SHOWN_7),
+    (patched, lambda t: t.invoke(X_7), SHOWN_7),
+    (patched, lambda t: t.batch([X_7]), SHOWN_7),
+    (lambda: Composio.from_function(refund), lambda t: t.ainvoke(X_7), SHOWN_7),
+]
+
+
+@pytest.mark.parametrize("approved", [True, False])
+@pytest.mark.parametrize("number", range(len(OWN)))
+def test_ways_of_its_own(number: int, approved: bool, log: AuditLog, lines: Any) -> None:
+    """A class that does the work before `_run` is asked for there, once, with all that it gets."""
+    make, way, shown = OWN[number]
+    channel = ScriptedChannel(approved)
+    guarded = guard(make(), channel=channel, audit=log)
     SEEN.clear()
 
-    for move in (copy.copy, copy.deepcopy, lambda func: pickle.loads(pickle.dumps(func))):
-        assert "refused made(x=3" in move(guarded.func)(3)
-    assert not hasattr(guarded.func, "__get__")
-    assert SEEN == []
+    result = finished(way(guarded))
 
-
-@pytest.mark.parametrize("form", ["function", "partial", "bound methods", "callable object"])
-def test_func_guarded_once_more(form: str, log: AuditLog) -> None:
-    """A guarded tool's function that is guarded as any callable is keeps the tool's gate."""
-    bare, _ = KINDS[form]()
-    tool: Any = guard(bare, channel=AutoDenyChannel(), audit=log)
-    asked = Asked()
-    config = {"config": {}} if "config" in inspect.signature(tool.func).parameters else {}
-    SEEN.clear()
-
-    assert guard(tool.func, channel=asked, audit=log)(x=3, **config).startswith("DENIED: ")
-    assert len(asked.actions) == 1 and SEEN == []
-
-
-class Paying(BaseTool):
-    """Keeps a function of its own in a field, and calls it in a way of its own."""
-
-    name: str = "pay"
-    description: str = "Pay."
-    func: Any = None
-
-    def _run(self, x: int, run_manager: CallbackManagerForToolRun | None = None) -> str:
-        self.func = self.func  # as it may: what the body has is what was given
-        return str(self.func(x, "ann"))
-
-
-def test_func_of_a_subclass(log: AuditLog) -> None:
-    """A function in a field is asked for by its own parameters, and not again within the body."""
-    asked = Asked()
-    pay = Paying(func=lambda amount, whom: note(x=amount, customer=whom))
-    guarded = guard(pay, channel=asked, audit=log)
-
-    assert guarded.invoke({"x": 1}) == guarded.func(2, whom="bob").replace("2", "1") == "done 1"
-    assert [action.args for action in asked.actions] == [{"x": 1}, {"amount": 2, "whom": "bob"}]
-    guarded.func(3, "eve")
-    assert asked.actions[-1].args == {"amount": 3, "whom": "eve"}
-
-
-class Own(StructuredTool):
-    def _run(self, x: int) -> str:  # type: ignore[override]
-        return note(x=x)
-
-
-class OwnWithConfig(StructuredTool):
-    def _run(self, *args: Any, config, run_manager=None, **kwargs: Any) -> str:  # type: ignore[no-untyped-def]
-        return note(**kwargs) + config["configurable"]["thread_id"]
-
-
-@pytest.mark.parametrize(("cls", "runner"), [(Own, "ainvoke"), (OwnWithConfig, "arun")])
-def test_a_run_of_its_own(cls: Any, runner: str, log: AuditLog) -> None:
-    """A StructuredTool that replaces `_run` is given what it is given bare, awaited too."""
-    asked = Asked()
-    bare = cls.from_function(refund, args_schema=Amount)
-
-    wanted = observe(RUNNERS[runner], bare, FIVE)["result"]
-    got = observe(RUNNERS[runner], guard(bare, channel=asked, audit=log), FIVE)["result"]
-
-    assert got == wanted and isinstance(got, str)
-    assert [action.args["x"] for action in asked.actions] == [5]
-
-
-def test_back_on_the_loop(log: AuditLog) -> None:
-    """A plain body, awaited, may have its loop do what asks for another guarded tool."""
-    inner = guard(Subclass(), channel=Asked(), audit=log)
-
-    class Back(Own):
-        def _run(self, x: int) -> str:  # type: ignore[override]
-            async def work() -> Any:
-                return inner.invoke({"x": x})
-
-            return str(asyncio.run_coroutine_threadsafe(work(), loop).result(120))
-
-    async def main() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
-        back = Back.from_function(refund, args_schema=Amount)
-        results.append(await guard(back, channel=Asked(), audit=log).ainvoke(FIVE))
-
-    loop: Any = None
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-    thread.start()
-    thread.join(120)
-
-    assert results == ["done 5"]
-
-
-def test_inner_steps_end_with_the_call(log: AuditLog) -> None:
-    """`self` leads on without a gate only in its call; invoke is a call of its own even there."""
-    kept: list[Any] = []
-
-    class Nested(Subclass):
-        def _run(self, x: int, customer: str = "ann") -> str:
-            kept.append(self)
-            return str(self.invoke({"x": x - 1})) if x else "zero"
-
-    asked = Asked()
-    guarded = guard(Nested(), channel=asked, audit=log)
-
-    assert guarded.invoke({"x": 2}) == "zero"
-    assert [action.args["x"] for action in asked.actions] == [2, 1, 0]
-    kept[0]._run(0, "late")
-    assert asked.actions[-1].args == {"x": 0, "customer": "late"}
+    assert [request.args for request in channel.requests] == [shown]
+    assert len(SEEN) == approved and [line["executed"] for line in lines()] == [approved]
+    if approved:
+        assert result == finished(way(make()))
+    elif isinstance(result, ToolMessage):
+        assert (result.status, result.tool_call_id) == ("error", "")
+    else:
+        assert "DENIED: " in str(result)
 
 
 def test_other_guarded_tool_in_the_body(log: AuditLog, lines: Any) -> None:
@@ -948,9 +659,9 @@ def test_other_guarded_tool_in_the_body(log: AuditLog, lines: Any) -> None:
     assert [line["executed"] for line in lines()] == [False, False, True]
 
 
-@pytest.mark.parametrize("runner", ["invoke a call", "ainvoke a call"])
+@pytest.mark.parametrize("way", ["invoke a call", "ainvoke a call"])
 @pytest.mark.parametrize("answers", [(True, True), (True, False), (False,)])
-def test_guarded_twice(runner: str, answers: Any, log: AuditLog, lines: Any) -> None:
+def test_guarded_twice(way: str, answers: Any, log: AuditLog, lines: Any) -> None:
     """Both gates ask, the outer one first; each has its line, and neither tells of a body unrun."""
     bare, args = KINDS["function"]()
     order = []
@@ -963,54 +674,24 @@ def test_guarded_twice(runner: str, answers: Any, log: AuditLog, lines: Any) -> 
     outer, inner = Ordered(answers[0]), Ordered(*answers[1:])
     guarded = guard(guard(bare, channel=inner, audit=log), channel=outer, audit=log)
 
-    got = observe(RUNNERS[runner], guarded, args)
+    got = observe(WAYS[way], guarded, args)
 
     assert order == [outer, inner][: len(answers)]
     assert [line["executed"] for line in lines()] == [all(answers)] * len(answers)
     assert len(got["seen"]) == all(answers)
     if not all(answers):
-        assert (got["result"].status, got["result"].tool_call_id) == ("error", "call-1")
-        assert got["result"].content.startswith("DENIED: a person refused refund(")
+        assert (got["result"].status, got["result"].tool_call_id) == ("error", "")
+        assert got["result"].content.startswith("DENIED: ")
     if answers == (True, False):
         assert lines()[1]["error"] == "refused by a second gate"
 
 
-@pytest.mark.parametrize("how", ["made of it", "model_copy", "assigned"])
-def test_body_of_another_guarded_tool(how: str, log: AuditLog) -> None:
-    """A tool that is given a guarded tool's function asks for both, also when it is guarded."""
-    inner: Any = guard(made(refund, Amount), channel=AutoDenyChannel(), audit=log)
-    asked = Asked()
-    outer: Any = guard(made(inner.func, Amount), channel=asked, audit=log)
-    if how != "made of it":
-        outer = guard(made(refund, Amount), channel=asked, audit=log)
-    if how == "assigned":
-        outer.func = inner.func
-    outer = outer.model_copy(update={"func": inner.func} if how == "model_copy" else {})
-    SEEN.clear()
-
-    assert "refused made(x=5" in outer.invoke(FIVE) and "refused made(x=6" in outer.func(6)
-    assert [action.args["x"] for action in asked.actions] == [5, 6] and SEEN == []
-
-
-def test_arguments_that_no_schema_names(log: AuditLog) -> None:
-    """They are shown when a call brings them, since the body gets them; a default is not shown."""
-
-    def refund(x: int, dry_run: bool = True, key: str = "s3cret") -> str:
-        return note(x=x, dry_run=dry_run)
-
-    asked = Asked()
-    guarded = guard(made(refund, JSON_SCHEMA), channel=asked, audit=log)
-
-    guarded.invoke({"x": 1})
-    guarded.invoke({"x": 1, "dry_run": False})
-
-    assert [action.args for action in asked.actions] == [{"x": 1}, {"x": 1, "dry_run": False}]
+# --- what is shown ---------------------------------------------------------------------------
 
 
 class Named(BaseModel):
     x: int
     callbacks: list[str] = []
-    run_manager: str = ""
 
 
 class TakesCallbacks(BaseTool):
@@ -1022,254 +703,107 @@ class TakesCallbacks(BaseTool):
         return note(x=x, callbacks=callbacks) + type(run_manager).__name__
 
 
-@pytest.mark.parametrize("runner", ["invoke", "ainvoke"])
-@pytest.mark.parametrize(
-    "make", [TakesCallbacks, lambda: made(anything, Named), lambda: made(anything, JSON_SCHEMA)]
-)
-def test_arguments_named_as_managers_are(make: Any, runner: str, log: AuditLog) -> None:
-    """What the agent fills in is shown, though other tools get a manager under its name."""
-    asked = Asked()
-    args = {"x": 1, "callbacks": ["http://evil.example"]}
-
-    got = observe(RUNNERS[runner], guard(make(), channel=asked, audit=log), args)
-
-    assert got["seen"][0]["args"] == asked.actions[0].args == args
+class OwnRunOfAFunction(StructuredTool):
+    def _run(self, x: int) -> str:  # type: ignore[override]
+        return note(x=x)
 
 
-class TakesAnything(TakesCallbacks):
-    def _run(self, **given: Any) -> str:  # type: ignore[override]
-        return note(**given)
+class WithDefault(BaseModel):
+    x: int
+    amount: float = 5000
+    secret: Annotated[str, InjectedToolArg] = "s3cret"
+    tags: list[str] = Field(default_factory=lambda: ["new"])
 
 
-def test_a_run_manager_that_the_agent_fills_in(log: AuditLog) -> None:
-    """Awaited, a body that takes no manager is given what the agent calls by that name."""
-    args = {"x": 1, "callbacks": [], "run_manager": "Ann"}
+class WithDefaultV1(v1.BaseModel):
+    x: int
+    amount: float = 5000
 
-    got = observe(RUNNERS["ainvoke"], guard(TakesAnything(), channel=Asked(), audit=log), args)
 
-    assert (
-        got["seen"][0]["args"]
-        == observe(RUNNERS["ainvoke"], TakesAnything(), args)["seen"][0]["args"]
-        == args
-    )
+def _schema(**amount: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"x": {"type": "integer"}, "amount": amount}}
+
+
+def unlisted(x: int, dry_run: bool = True) -> str:
+    return note(x=x, dry_run=dry_run)
+
+
+def any_runtime(x: int, callbacks: Any = None, run_manager: Any = None) -> str:
+    return note(x=x)
+
+
+WITH_5000 = {"x": 1, "amount": 5000}
+SHOWN: list[tuple[Callable[[], Any], Any, Any]] = [
+    # Defaults that stand only in a schema, and those of the body.
+    (lambda: made(anything, _schema(default=5000)), {"x": 1}, WITH_5000),
+    (lambda: made(anything, _schema(default=5000)), {"x": 1, "amount": 7}, {"x": 1, "amount": 7}),
+    (lambda: made(anything, _schema()), {"x": 1}, {"x": 1}),
+    (lambda: made(lambda x, amount=7: note(), _schema(default=1)), {"x": 1}, {"x": 1, "amount": 7}),
+    (lambda: made(anything, WithDefaultV1), {"x": "1"}, WITH_5000),
+    (lambda: made(unlisted, JSON_SCHEMA), {"x": 1}, {"x": 1, "dry_run": True}),
+    # Names that others than LangChain's runtime use, too.
+    (TakesCallbacks, {"x": 1, "callbacks": ["http://a"]}, {"x": 1, "callbacks": ["http://a"]}),
+    (lambda: made(anything, Named), {"x": 1, "callbacks": ["b"]}, {"x": 1, "callbacks": ["b"]}),
+    (lambda: made(any_runtime, Amount), {"x": 1}, {"x": 1}),
+    (lambda: OwnRunOfAFunction.from_function(refund, args_schema=Amount), {"x": 1}, {"x": 1}),
+]
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("number", range(len(SHOWN)))
+def test_what_is_shown(number: int, way: str, log: AuditLog) -> None:
+    """Policy and approver see what the body gets, and what the schema says it falls back to."""
+    make, args, shown = SHOWN[number]
+    channel = AutoApproveChannel()
+
+    got = observe(WAYS[way], guard(make(), channel=channel, audit=log), args)
+
+    assert [request.args for request in channel.requests] == [shown]
+    wanted = observe(WAYS[way], make(), args)
+    assert got["result"] == wanted["result"]
+    assert [seen["args"] for seen in got["seen"]] == [seen["args"] for seen in wanted["seen"]]
+
+
+def test_a_rule_on_a_schema_default(log: AuditLog) -> None:
+    """A rule judges the default, also where langchain-core does not hand it to the body."""
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+    for schema in (_schema(default=5000), WithDefault, WithDefaultV1):
+        guarded = guard(made(anything, schema), policy=policy, channel=AutoDenyChannel(), audit=log)
+
+        answer = guarded.invoke({"x": 1})
+
+        assert answer.startswith("DENIED: ") and "s3cret" not in answer
+        assert guarded.invoke({"x": 1, "amount": 100}) == "done 1"
 
 
 def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
     """Where nothing validates, the body's own complaint comes, and nobody is asked."""
-    asked = Asked()
     bare = made(lambda x, *, y: None, JSON_SCHEMA)
-    guarded = guard(bare, channel=asked, audit=log)
 
-    wanted = observe(RUNNERS["invoke"], bare, {"x": 1})
+    wanted = observe(WAYS["invoke"], bare, {"x": 1})["result"]
 
-    assert observe(RUNNERS["invoke"], guarded, {"x": 1})["result"] == wanted["result"]
-    assert wanted["result"][0] is TypeError
-    assert asked.actions == [] and lines() == []
+    assert observe(WAYS["invoke"], guard(bare, audit=log), {"x": 1})["result"] == wanted
+    assert wanted[0] is TypeError and lines() == []
 
 
-# --- copies ----------------------------------------------------------------------------------
+def test_a_schema_completed_later(log: AuditLog) -> None:
+    """A tool whose schema names what is defined further down can be guarded before that."""
 
+    class Late(BaseModel):
+        x: int
+        item: Item | None = None  # noqa: F821
+        secret: Annotated[str, InjectedToolArg] = "s3cret"
 
-@pytest.mark.parametrize("kind", ["function", "both functions", "state", "callable object"])
-@pytest.mark.parametrize(
-    "make",
-    [copy.copy, copy.deepcopy, lambda t: t.model_copy(), lambda t: t.model_copy(deep=True)],
-    ids=["copy", "deepcopy", "model_copy", "deep model_copy"],
-)
-def test_copies(kind: str, make: Any, log: AuditLog, lines: Any) -> None:
-    """Copies are equal where the bare tool's are, share what its copies share, and are guarded."""
-    bare, args = KINDS[kind]()
-    asked = Asked()
-    guarded = guard(KINDS[kind]()[0] if kind == "state" else bare, channel=asked, audit=log)
+    def refund(x: int, item: Any = None, secret: str = "") -> str:
+        return note(x=x, item=item)
 
-    copied, bare_copy = make(guarded), make(bare)
+    channel = AutoApproveChannel()
+    policy = ApprovalPolicy(match_args={"item": "."})
+    guarded = guard(made(refund, Late), policy=policy, channel=channel, audit=log)
+    Late.model_rebuild(_types_namespace={"Item": int, "Optional": Optional})
 
-    assert (copied == guarded) == (bare_copy == bare)
-    assert type(copied) is type(guarded) and repr(copied).startswith(repr(bare)[:20])
-    results = [t.invoke(args) for t in (bare, bare, bare_copy)]
-    got = [t.invoke(args) for t in (guarded, guarded, copied)]
-    assert len(asked.actions) == len(lines()) == 3
-    if kind != "callable object":
-        assert got == results
-    else:  # guarding is copying, too: both count on
-        shared = copied.func.payments is guarded.func.payments
-        assert shared == (bare_copy.func.payments is bare.func.payments)
-
-
-def test_renamed_copy(log: AuditLog, lines: Any) -> None:
-    """A copy under another name asks, answers and logs under that name."""
-    guarded = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
-
-    renamed = guarded.model_copy(update={"name": "pay", "description": "Pay."})
-
-    message = renamed.invoke(call_of({"x": 1}))
-    assert message.name == "pay" and "refused pay(x=1" in message.content
-    assert lines()[0]["tool"] == "pay"
-    assert renamed.func(x=1).startswith("DENIED: a person refused pay(")  # type: ignore[attr-defined]
-
-
-class Total(BaseModel):
-    total: int
-
-
-def pay_total(total: int) -> str:
-    return note(x=total)
-
-
-@pytest.mark.parametrize("how", ["assigned", "model_copy"])
-def test_another_body(how: str, log: AuditLog) -> None:
-    """A guarded tool that is given another body and schema is guarded with these."""
-    asked = Asked()
-    guarded: Any = guard(KINDS["both functions"]()[0], channel=asked, audit=log)
-    guarded.invoke({"x": 1})
-    change: Any = {"func": pay_total, "coroutine": None, "args_schema": Total}
-    if how == "assigned":
-        for name, value in change.items():
-            setattr(guarded, name, value)
-    else:
-        guarded = guarded.model_copy(update=change)
-
-    assert guarded.invoke({"total": "2"}) == guarded.func(2) == "done 2"
-    assert asyncio.run(guarded.ainvoke({"total": 2})) == "done 2"
-    assert [action.args for action in asked.actions[1:]] == [{"total": 2}] * 3
-
-
-@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
-def test_configurable_fields(kind: str, log: AuditLog) -> None:
-    """A tool configured at the time of a call is guarded, under the name that it then has."""
-    bare, args = KINDS[kind]()
-    field: Any = ConfigurableField(id="called")
-    asked = Asked()
-    guarded = guard(bare, channel=asked, audit=log)
-    config: Any = {"configurable": {"called": "pay"}}
-
-    got = guarded.configurable_fields(name=field).invoke(call_of(args), config)
-
-    assert got == bare.configurable_fields(name=field).invoke(call_of(args), config)
-    assert got.name == asked.actions[0].tool_name == "pay"
-    assert guarded.configurable_fields(name=field).invoke(args) == bare.invoke(args)
-    assert asked.actions[1].tool_name == bare.name
-
-    one_of_two = guarded.configurable_fields(name=field).configurable_alternatives(
-        ConfigurableField(id="which"), other=RunnableLambda(str)
-    )
-    assert one_of_two.invoke(call_of(args), config) == got
-    assert asked.actions[2].tool_name == "pay"
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda t: type(t)(),
-        lambda t: type(t).model_validate(t.model_dump()),
-        lambda t: type(t).model_construct(**t.model_dump()),
-    ],
-    ids=["call", "model_validate", "model_construct"],
-)
-def test_made_of_the_class(make: Any, log: AuditLog) -> None:
-    """A tool made of a guarded tool's class has no guard, and so it does not run."""
-    made = make(guard(Subclass(), channel=Asked(), audit=log))
-    SEEN.clear()
-
-    for run in (lambda t: t.invoke({"x": 1}), lambda t: t._run(1)):
-        with pytest.raises(TypeError, match="'refund' was made of a guarded tool's class: guard"):
-            run(made)
-    assert guard(made, channel=Asked(False), audit=log).invoke({"x": 1}).startswith("DENIED: ")
-
-    assert SEEN == []
-
-
-def test_made_in_the_body(log: AuditLog) -> None:
-    """What a released body makes of its own class is part of the body."""
-
-    class Splitting(Subclass):
-        def _run(self, x: int, customer: str = "ann") -> str:
-            return str(type(self)().invoke({"x": x - 1}) if x else "zero")
-
-    asked = Asked()
-
-    assert guard(Splitting(), channel=asked, audit=log).invoke({"x": 2}) == "zero"
-    assert [action.args["x"] for action in asked.actions] == [2]
-
-
-@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
-@pytest.mark.parametrize("kind", ["subclass", "function", "guarded twice"])
-def test_pickled(kind: str, protocol: int, log: AuditLog, lines: Any) -> None:
-    """A tool that can be pickled can be when guarded, and is guarded when it is back."""
-    bare: Any = made(refund, Amount) if kind == "function" else Subclass(tags=["t"])
-    guarded = guard(bare, channel=Asked(False), audit=log)
-    if kind == "guarded twice":
-        guarded = guard(guarded, channel=Asked(), audit=log)
-
-    loaded = pickle.loads(pickle.dumps(guarded, protocol))
-
-    assert repr(loaded) == repr(pickle.loads(pickle.dumps(bare, protocol)))
-    assert type(loaded) is type(guarded)
-    assert loaded.invoke({"x": 1}).startswith("DENIED: ")
-    assert len(lines()) == len(loaded._actionguard_guards)
-
-
-def test_the_original_is_left_alone(log: AuditLog) -> None:
-    """Guarding changes nothing in the original, and shares no container with it by accident."""
-    bare, args = KINDS["state"]()
-    before = repr(bare), bare.model_dump()
-
-    guard(bare, channel=Asked(), audit=log).invoke(args)
-
-    assert (repr(bare), bare.model_dump()) == before
-    assert (
-        not isinstance(bare, ApprovalWrappedTool)
-        and "_actionguard_guards" not in bare.__private_attributes__
-    )
-
-
-def test_the_class_is_left_alone(log: AuditLog) -> None:
-    """Guarding changes nothing in the tool's class."""
-
-    class Fresh(Subclass):
-        pass
-
-    before = {name: id(value) for name, value in vars(Fresh).items()}
-
-    guard(Fresh(), channel=Asked(), audit=log).invoke(FIVE)
-
-    assert {name: id(value) for name, value in vars(Fresh).items()} == before
-
-
-def test_what_a_tool_holds_is_closed_once(log: AuditLog) -> None:
-    """A tool that closes a session when it goes does so when nobody needs it any more."""
-    closed = []
-
-    class Session(Subclass):
-        def __del__(self) -> None:
-            closed.append(type(self))
-
-    guarded = guard(Session(), channel=Asked(), audit=log)
-    guarded.invoke({"x": 1})
-    copied = copy.copy(guarded)
-    del guarded
-    assert closed == []
-    copied.invoke({"x": 1})
-    del copied
-    assert closed == [Session]
-
-
-def test_a_base_that_watches_its_subclasses(log: AuditLog) -> None:
-    """The class that guarding makes is not announced to hooks of the tool's class."""
-    known = []
-
-    class Registry(Subclass):
-        def __init_subclass__(cls, *, label: str, **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-            known.append(label)
-
-    class Entry(Registry, label="entry"):
-        pass
-
-    assert guard(Entry(), channel=Asked(), audit=log).invoke({"x": 1}) == "done 1"
-    assert known == ["entry"]
-    one, other = (guard(Entry(), channel=Asked(), audit=log) for _ in range(2))
-    assert type(one) is type(other)
+    assert guarded.invoke({"x": 1, "item": 2, "secret": "s3cret"}) == "done 1"
+    assert channel.requests[0].args == {"x": 1, "item": 2}
 
 
 def test_injected_into_a_guarded_function(log: AuditLog, lines: Any) -> None:
@@ -1294,91 +828,189 @@ def test_injected_into_a_guarded_function(log: AuditLog, lines: Any) -> None:
     call = {"type": "tool_call", "id": "c1", "name": "pay", "args": {"x": 1, "secret": "k"}}
     result = pay.invoke(call, {"tags": ["t"]})
 
-    assert result.content == "paid"
-    assert seen[:3] == ["k", "c1", ["t"]]
-    assert [request.args for request in channel.requests] == [{"x": 1}]
-    assert [line["args"] for line in lines()] == [{"x": 1}]
-    with pytest.raises(ValueError, match="'secret', which is left out of what a policy sees"):
+    assert (result.content, seen[:3]) == ("paid", ["k", "c1", ["t"]])
+    assert [request.args for request in channel.requests] == [{"x": 1}] == [lines()[0]["args"]]
+    with pytest.raises(ValueError, match="'secret'"):
         guard(pay.func.__wrapped__, policy=ApprovalPolicy(match_args={"secret": "k"}), audit=log)
+
+
+# --- state and copies ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["state", "validated state", "state and a function"])
+def test_state(kind: str, log: AuditLog, lines: Any) -> None:
+    """What a body leaves in its tool is there afterwards, and what is set from outside is seen."""
+    bare, args = KINDS[kind]()
+    original = KINDS[kind]()[0]
+    before = repr(original)
+    guarded = guard(original, channel=AutoApproveChannel(), audit=log)
+
+    for made in (bare, guarded):
+        made.invoke(args)
+        assert made.calls == KINDS[kind]()[0].calls + 1
+        made.calls += 10
+
+    assert guarded.invoke(args) == bare.invoke(args)
+    assert guarded.calls == bare.calls and guarded.model_extra == bare.model_extra
+    assert len(lines()) == 2
+    assert repr(original) == before and not isinstance(original, ApprovalWrappedTool)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "model_copy": lambda t: t.model_copy(),
+    "deep model_copy": lambda t: t.model_copy(deep=True),
+    "pickle": lambda t: pickle.loads(pickle.dumps(t)),
+    "guarded again": lambda t: guard(t, policy=ApprovalPolicy(require_always=False)),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("kind", ["subclass", "state", "named function", "guarded twice"])
+def test_copies(kind: str, way: str, log: AuditLog, lines: Any) -> None:
+    """A copy is of the same class, guarded as the tool is, and shares no state with it."""
+    args: Any = FIVE
+    if kind in ("subclass", "state"):
+        bare, args = KINDS[kind]()
+    else:
+        bare = made(refund, Amount)
+    guarded = guard(bare, channel=AutoDenyChannel(), audit=log)
+    if kind == "guarded twice":
+        guarded = guard(guarded, channel=AutoApproveChannel(), audit=log)
+    if (kind, way) == ("state", "pickle"):
+        pytest.skip("its class takes no state")
+
+    copied = COPIES[way](guarded)
+    copied.description = "Another one."
+
+    assert type(copied) is type(guarded) and guarded.description == bare.description
+    assert copied.invoke(args).startswith("DENIED: ")
+    assert len([line for line in lines() if line["needed_approval"]]) == 1 + ("twice" in kind)
+
+
+def test_renamed_copy(log: AuditLog, lines: Any) -> None:
+    """A copy under another name asks, answers and logs under that name."""
+    guarded: Any = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
+
+    renamed = guarded.model_copy(update={"name": "pay", "description": "Pay."})
+
+    message = renamed.invoke(call_of({"x": 1}))
+    assert message.name == lines()[0]["tool"] == "pay" and "pay(x=1" in message.content
+    assert "pay(x=1" in renamed.func(x=1) and "refund(x=1" in guarded.func(x=1)
+
+
+class Total(BaseModel):
+    total: int
+
+
+@pytest.mark.parametrize("how", ["assigned", "model_copy"])
+def test_another_body(how: str, log: AuditLog) -> None:
+    """A guarded tool that is given another body and schema is guarded with these."""
+    channel = AutoApproveChannel()
+    guarded: Any = guard(KINDS["both functions"]()[0], channel=channel, audit=log)
+    guarded.invoke({"x": 1})
+    change: Any = {"func": lambda total: note(x=total), "coroutine": None, "args_schema": Total}
+    if how == "assigned":
+        for name, value in change.items():
+            setattr(guarded, name, value)
+    else:
+        guarded = guarded.model_copy(update=change)
+
+    assert guarded.invoke({"total": "2"}) == guarded.func(2) == "done 2"
+    assert asyncio.run(guarded.ainvoke({"total": 2})) == "done 2"
+    assert [request.args for request in channel.requests[1:]] == [{"total": 2}] * 3
+
+
+def test_a_patched_tool(log: AuditLog) -> None:
+    """What a test patches in a guarded tool is behind the gate, and gone afterwards."""
+    guarded = guard(Subclass(), channel=ScriptedChannel(True, False, True), audit=log)
+
+    with mock.patch.object(guarded, "_run", return_value="patched"):
+        assert guarded.invoke(FIVE) == "patched"
+        assert guarded.invoke(FIVE).startswith("DENIED: ")
+
+    assert guarded.invoke(FIVE) == "done 5"
+
+
+@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
+def test_configurable_fields(kind: str, log: AuditLog) -> None:
+    """A tool configured at the time of a call is guarded, under the name that it then has."""
+    bare, args = KINDS[kind]()
+    channel = AutoApproveChannel()
+    guarded = guard(bare, channel=channel, audit=log)
+    configurable = guarded.configurable_fields(name=FIELD)
+
+    got = configurable.invoke(call_of(args), CALLED)
+
+    assert got == bare.configurable_fields(name=FIELD).invoke(call_of(args), CALLED)
+    assert configurable.invoke(args) == bare.invoke(args)
+    one_of_two = configurable.configurable_alternatives(
+        ConfigurableField(id="which"), other=RunnableLambda(str)
+    )
+    assert one_of_two.invoke(call_of(args), CALLED) == got
+    assert [request.tool_name for request in channel.requests] == ["pay", bare.name, "pay"]
 
 
 # --- waiting ---------------------------------------------------------------------------------
 
-
-class Waiting(ApprovalChannel):
-    """Holds all requests until there are so many, and approves them then."""
-
-    name = "waiting"
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.ids: list[str] = []
-        self.all_there = asyncio.Event()
-
-    async def request_approval(self, action: Action) -> Decision:
-        self.ids.append(action.id)
-        if len(self.ids) == self.count:
-            self.all_there.set()
-        await self.all_there.wait()
-        return Decision(True)
+WAITING = ["function", "async function", "subclass", "single input", "wrapped ways"]
 
 
-@pytest.mark.parametrize("kind", ["function", "async function", "subclass", "single input"])
+@pytest.mark.parametrize("kind", WAITING)
 def test_many_waiting(kind: str, log: AuditLog, lines: Any) -> None:
     """A hundred awaited calls wait at once without a thread, and the executor stays free."""
     bare, args = KINDS[kind]()
 
     async def main() -> list[Any]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        channel = Waiting(100)
-        guarded = guard(bare, channel=channel, audit=log)
+        all_there = asyncio.Event()
+        ids: set[str] = set()
+
+        class Waiting(ApprovalChannel):
+            async def request_approval(self, action: Action) -> Decision:
+                ids.add(action.id)
+                if len(ids) == 100:
+                    all_there.set()
+                await all_there.wait()
+                return Decision(True)
+
+        guarded = guard(bare, channel=Waiting(), audit=log)
         tasks = [asyncio.ensure_future(guarded.ainvoke(args)) for _ in range(99)]
-        while len(channel.ids) < 99:
+        while len(ids) < 99:
             assert await asyncio.to_thread(operator.add, 1, 1) == 2
         before = threading.active_count()
         tasks.append(asyncio.ensure_future(guarded.ainvoke(args)))
         results = await asyncio.gather(*tasks)
-        assert threading.active_count() <= before and len(set(channel.ids)) == 100
+        assert threading.active_count() <= before and len(ids) == 100
         return results
 
     assert len(set(asyncio.run(main()))) == 1
     assert len(lines()) == 100
 
 
-@pytest.mark.parametrize("kind", ["function", "async function", "subclass", "ways of its own"])
+@pytest.mark.parametrize("kind", WAITING)
 def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
-    """A cancelled wait is over at once, with its line; a later yes runs nothing."""
+    """A cancelled wait is over at once, with its line; a later answer runs nothing."""
     bare, args = KINDS[kind]()
-    SEEN.clear()
     answer = threading.Event()
-    written = threading.Event()
+    SEEN.clear()
 
-    class Slow(ApprovalChannel):
-        name = "slow"
-
+    class Slow(AutoApproveChannel):
         def request_approval(self, action: Action) -> Decision:
-            loop.call_soon_threadsafe(asked.set)
+            decision = super().request_approval(action)
             answer.wait(120)
-            written.set()
-            return Decision(True)
+            return decision
 
     async def main() -> None:
-        nonlocal loop, asked
-        loop, asked = asyncio.get_running_loop(), asyncio.Event()
-        task = asyncio.ensure_future(guard(bare, channel=Slow(), audit=log).ainvoke(args))
-        await asked.wait()
+        slow = Slow()
+        task = asyncio.ensure_future(guard(bare, channel=slow, audit=log).ainvoke(args))
+        await asyncio.to_thread(slow.wait_for_requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while not (
-            log.path.exists() and log.path.read_bytes()
-        ):  # a thread that ran `invoke` hears of it a moment later
-            await asyncio.sleep(0)
         answer.set()
-        written.wait(120)
 
-    loop: Any = None
-    asked: Any = None
     asyncio.run(main())
 
     (line,) = lines()
@@ -1410,17 +1042,16 @@ def test_cancelled_in_the_body(base: Any, log: AuditLog, lines: Any) -> None:
         go.set()
         await asyncio.to_thread(done.wait, 120)
 
-    channel = ScriptedChannel(True)
-    guarded = guard(Slow(), channel=channel, audit=log)
+    guarded = guard(Slow(), channel=ScriptedChannel(True), audit=log)
     asyncio.run(main())
 
     assert said == ["done 0"]
-    assert [line["error"] for line in lines()] == ["CancelledError"]
+    assert [(line["executed"], line["error"]) for line in lines()] == [(True, "CancelledError")]
 
 
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("held", [False, True])
-@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
+@pytest.mark.parametrize("kind", ["function", "subclass", "single input", "wrapped ways"])
 def test_cancelled_before_the_body(
     kind: str, held: bool, twice: bool, log: AuditLog, lines: Any
 ) -> None:
@@ -1429,14 +1060,9 @@ def test_cancelled_before_the_body(
     SEEN.clear()
     channel = AutoApproveChannel()
     policy = ApprovalPolicy(require_always=held)
-    tools = [guard(bare, policy=policy, channel=channel, audit=log)]
+    made = guard(bare, policy=policy, channel=channel, audit=log)
     if twice:
-        off = AuditLog(enabled=False)
-        tools.append(guard(tools[0], policy=policy, channel=channel, audit=off))
-
-    @guard(policy=ApprovalPolicy(require_always=False), audit=log)
-    async def caller() -> None:
-        await tools[-1].ainvoke(args)
+        made = guard(made, policy=policy, channel=channel, audit=log)
 
     async def main() -> None:
         loop, began, busy = asyncio.get_running_loop(), threading.Event(), threading.Event()
@@ -1445,7 +1071,7 @@ def test_cancelled_before_the_body(
         before = loop.run_in_executor(None, lambda: began.set() or busy.wait())
         while not began.is_set():
             await asyncio.sleep(0)
-        task = asyncio.ensure_future(caller())
+        task = asyncio.ensure_future(made.ainvoke(args))
         while not executor._work_queue.qsize():
             await asyncio.sleep(0)
         task.cancel()
@@ -1457,11 +1083,13 @@ def test_cancelled_before_the_body(
 
     asyncio.run(main())
 
-    inner, outer = lines()
-    assert (inner["approved"], inner["executed"]) == (True if held else None, False)
-    assert inner["error"] == "CancelledError before the body began"
-    assert (outer["executed"], outer["error"]) == (True, "CancelledError")
-    assert SEEN == [] and len(channel.requests) == held * len(tools)
+    assert SEEN == [] and len(channel.requests) == held * (1 + twice)
+    for line in lines():
+        assert line["approved"] == (True if held else None)
+        if kind != "wrapped ways":  # what its own method does, nobody knows
+            assert line["executed"] is False
+            assert line["error"] == "CancelledError before the body began"
+    assert len(lines()) == 1 + twice
 
 
 # --- guard_tools, and what cannot be guarded -------------------------------------------------
@@ -1480,9 +1108,8 @@ def test_guard_tools(log: AuditLog) -> None:
         return path
 
     free = ApprovalPolicy(require_always=False)
-    channel = ScriptedChannel(False, False)
     tools = guard_tools(
-        [*Kit().get_tools(), delete], policy={"plot": free}, channel=channel, audit=log
+        [*Kit().get_tools(), delete], policy={"plot": free}, channel=AutoDenyChannel(), audit=log
     )
 
     assert [t.name for t in tools] == ["refund", "plot", "delete"]
@@ -1501,15 +1128,23 @@ def test_one_policy_for_all(log: AuditLog) -> None:
         """Do it."""
         return path
 
-    policy = ApprovalPolicy(amount_over={"arg": "x", "threshold": 3})
-    channel = ScriptedChannel(False)
-    tools = guard_tools(
-        [free, *Kit().get_tools()], policy=policy, channel=channel, audit=log, exclude=["client"]
-    )
+    by_amount = ApprovalPolicy(amount_over={"arg": "x", "threshold": 3})
+    for policy in (by_amount, {"refund": by_amount, "free": ApprovalPolicy(require_always=False)}):
+        tools = guard_tools(
+            [free, *Kit().get_tools()],
+            policy=policy,
+            channel=AutoDenyChannel(),
+            audit=log,
+            exclude=["client"],
+        )
 
-    assert tools[0].invoke({"path": "a"}) == "a"
-    assert tools[1].invoke({"x": 4}).startswith("DENIED: ")
-    assert tools[1].invoke({"x": 3}) == "done 3"
+        assert tools[0].invoke({"path": "a"}) == "a"
+        assert tools[1].invoke({"x": 4}).startswith("DENIED: ")
+        assert tools[1].invoke({"x": 3}) == "done 3"
+
+
+def rule(name: str) -> ApprovalPolicy:
+    return ApprovalPolicy(match_args={name: "1"})
 
 
 A_TOOL = KINDS["function"]()[0]
@@ -1530,87 +1165,50 @@ HIDING = KINDS["injected"]()[0]
         ([A_TOOL], {"policy": {"refnd": ApprovalPolicy()}}, ValueError, "'refnd'.*'refund'"),
         ([A_TOOL], {"policy": {"refund": 3}}, TypeError, "takes an ApprovalPolicy"),
         ([A_TOOL], {"exclude": ["clent"]}, ValueError, "exclude names 'clent'"),
-        (
-            [A_TOOL, HIDING],
-            {"policy": ApprovalPolicy(match_args={"amount": "1"})},
-            ValueError,
-            "'amount', which is no argument of any of the tools",
-        ),
-        (
-            [A_TOOL, HIDING],
-            {"policy": {"refund": ApprovalPolicy(match_args={"secret": "1"})}},
-            ValueError,
-            "'secret', which is no argument of the tool 'refund'",
-        ),
-        (
-            [A_TOOL],
-            {"policy": ApprovalPolicy(match_args={"x": "1"}), "exclude": ["x"]},
-            ValueError,
-            "left out of what a policy sees",
-        ),
-        (
-            [A_TOOL],
-            {"policy": {"refund": ApprovalPolicy(match_args={"x": "1"})}, "exclude": ["x"]},
-            ValueError,
-            "left out of what a policy sees",
-        ),
+        ([A_TOOL, HIDING], {"policy": rule("amount")}, ValueError, "'amount'.*any of the tools"),
+        ([A_TOOL, HIDING], {"policy": {"refund": rule("secret")}}, ValueError, "the tool 'refund'"),
+        ([A_TOOL], {"policy": rule("x"), "exclude": ["x"]}, ValueError, "excluded"),
+        ([A_TOOL], {"policy": {"refund": rule("x")}, "exclude": ["x"]}, ValueError, "excluded"),
     ],
 )
 def test_wrong_use(tools: Any, options: Any, error: Any, text: str, log: AuditLog) -> None:
     """Wrong use is an error at once that names the thing."""
     with pytest.raises(error, match=text):
-        guard_tools(tools, channel=Asked(), audit=log, **options)
+        guard_tools(tools, audit=log, **options)
 
 
 def test_wrong_use_of_guard(log: AuditLog) -> None:
     """`guard` checks names as `guard_tools` does, and a tool answers its agent by itself."""
-    with pytest.raises(ValueError, match="'amount', which is no argument of the tool 'refund'"):
-        guard(A_TOOL, policy=ApprovalPolicy(match_args={"amount": "1"}), audit=log)
+    with pytest.raises(ValueError, match=r"'amount'.*the tool 'refund'"):
+        guard(A_TOOL, policy=rule("amount"), audit=log)
     with pytest.raises(TypeError, match="a tool answers its agent"):
         guard(A_TOOL, on_denied=str, audit=log)
 
 
 def test_rule_on_what_a_schema_leaves_open(log: AuditLog) -> None:
-    """A JSON schema that allows further arguments may get what a policy names."""
-    schema = {"type": "object", "properties": {}, "additionalProperties": True}
-    bare = StructuredTool(name="pay", description="Pay.", func=note, args_schema=schema)
-    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
-    guarded = guard(bare, policy=policy, channel=AutoDenyChannel(), audit=log)
-
-    assert guarded.invoke({"amount": 50}) == bare.invoke({"amount": 50})
-    assert guarded.invoke({"amount": 4000}).startswith("DENIED: ")
-
-
-def test_rules_on_what_an_open_schema_hides(log: AuditLog) -> None:
-    """Beside what may come, there is still what never reaches a policy: an error as elsewhere."""
+    """A JSON schema that allows further arguments may get what a policy names; no other name."""
 
     def pay(secret: Annotated[Any, InjectedToolArg] = "", **more: Any) -> str:
         return note(**more)
 
     bare = made(pay, {"type": "object", "properties": {}, "additionalProperties": True})
-    no_secret, no_more = (ApprovalPolicy(match_args={name: "k"}) for name in ("secret", "more"))
+    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+    guarded = guard(bare, policy=policy, channel=AutoDenyChannel(), audit=log)
 
-    with pytest.raises(ValueError, match="'secret', which is left out of what a policy sees"):
-        guard(bare, policy=no_secret, audit=log)
-    with pytest.raises(ValueError, match="'more', which is left out of what a policy sees"):
-        guard_tools([bare], policy=no_more, exclude=["more"], audit=log)
+    assert guarded.invoke({"amount": 50}) == bare.invoke({"amount": 50})
+    assert guarded.invoke({"amount": 4000}).startswith("DENIED: ")
+    with pytest.raises(ValueError, match="'secret'"):
+        guard(bare, policy=rule("secret"), audit=log)
+    with pytest.raises(ValueError, match="'amount'"):
+        guard(made(anything, JSON_SCHEMA), policy=policy, audit=log)
 
 
 class Given(BaseModel):
     x: Any = None
-    callbacks: str = ""
-
-
-def own_init(self: Any, x: Any) -> None:
-    BaseModel.__init__(self, x=x)
-
-
-own_init.__annotations__["x"] = Annotated[str, InjectedToolArg]
-OwnInit = type("OwnInit", (Amount,), {"__init__": own_init, "__module__": __name__})
 
 
 def takes(hint: Any) -> Any:
-    def pay(x: Any, callbacks: str = "") -> str:
+    def pay(x: Any) -> str:
         return note(x=x)
 
     pay.__annotations__["x"] = hint
@@ -1620,79 +1218,18 @@ def takes(hint: Any) -> Any:
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: HIDING, "secret"),
-        (lambda: HIDING, "call_id"),
-        (lambda: HIDING, "config"),
-        (lambda: HIDING, "callbacks"),
+        *((lambda: HIDING, name) for name in ("secret", "call_id", "config", "callbacks")),
         (lambda: Injected(), "secret"),
         (lambda: made(takes(Any), Hidden), "secret"),
-        (lambda: made(takes(Any), OwnInit), "x"),
-        (lambda: made(takes(Any), Given), "callbacks"),
         (lambda: made(takes(RunnableConfig), Given), "x"),
         (lambda: made(takes(RunnableConfig | None), JSON_SCHEMA), "x"),
         (lambda: made(takes("RunnableConfig"), Given), "x"),
         (lambda: made(takes("Optional[RunnableConfig]"), JSON_SCHEMA), "x"),
+        (lambda: made(takes("Optional[Annotated[str, InjectedToolArg]]"), JSON_SCHEMA), "x"),
         (lambda: made(functools.wraps(takes(RunnableConfig))(lambda **_: ""), Given), "x"),
     ],
 )
 def test_rules_on_what_the_runtime_fills_in(make: Any, name: str, log: AuditLog) -> None:
     """A policy cannot look at what it does not see: naming it is an error at once."""
-    with pytest.raises(ValueError, match=f"'{name}', which is left out of what a policy sees"):
-        guard(make(), policy=ApprovalPolicy(match_args={name: "a"}), audit=log)
-
-
-@pytest.mark.parametrize("method", ["_run", "_arun"])
-def test_a_method_of_one_instance(method: str, log: AuditLog) -> None:
-    """A method that was set on one tool alone would come before the gate: that is an error."""
-    bare = Subclass()
-    guarded = guard(bare, audit=log)
-    setattr(bare, method, note)
-    for way in (lambda: guard(bare, audit=log), lambda: setattr(guarded, method, note)):
-        with pytest.raises(TypeError, match=f"set as {method} of the tool 'refund' alone"):
-            way()
-    assert method not in vars(guarded)
-
-
-class ByItself(Subclass):
-    log: ClassVar[list[Any]] = []
-
-    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> str:
-        self.log.append(tool_input)
-        return self.helper(tool_input, "ann")
-
-
-class Roundabout(Subclass):
-    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.look_up(tool_input, **kwargs)
-
-    def look_up(self, tool_input: Any, **kwargs: Any) -> Any:
-        return super().run(tool_input, **kwargs)
-
-    async def ainvoke(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("not async")
-
-
-def test_a_run_that_leads_nowhere(log: AuditLog) -> None:
-    """A class whose `run` does the work without `_run` cannot be guarded there: it is an error."""
-    with pytest.raises(TypeError, match=r"ByItself\.run never leads to: put its work there"):
-        guard(ByItself(), audit=log)
-    assert guard(Roundabout(), channel=Asked(), audit=log).invoke({"x": 1}) == "done 1"
-
-
-def test_a_schema_completed_later(log: AuditLog) -> None:
-    """A tool whose schema names what is defined further down can be guarded before that."""
-
-    class Late(BaseModel):
-        x: int
-        item: Item | None = None  # noqa: F821
-        secret: Annotated[str, InjectedToolArg] = "s3cret"
-
-    def refund(x: int, item: Any = None, secret: str = "") -> str:
-        return note(x=x, item=item)
-
-    asked = Asked()
-    guarded = guard(made(refund, Late), channel=asked, audit=log)
-    Late.model_rebuild(_types_namespace={"Item": int, "Optional": Optional})
-
-    assert guarded.invoke({"x": 1, "item": 2, "secret": "s3cret"}) == "done 1"
-    assert asked.actions[0].args == {"x": 1, "item": 2}
+    with pytest.raises(ValueError, match=f"'{name}'.*the runtime fills it in"):
+        guard(make(), policy=rule(name), audit=log)

@@ -10,8 +10,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
 from actionguard._guard import guard
-from actionguard._guarded_tool import ApprovalWrappedTool, check_exclude, check_rules, guarded_with
-from actionguard._options import check_policy, checked_options, what_was_meant
+from actionguard._options import check_memory, check_policy, checked_options, what_was_meant
+from actionguard._tool import ApprovalWrappedTool, check_names, guarded_with
 from actionguard.channels.base import ApprovalChannel
 from actionguard.policy import Policy
 
@@ -30,24 +30,27 @@ def guard_tools(
     channel: ApprovalChannel | None = None,
     audit: AuditLog | str | PathLike[str] | None = None,
     exclude: Collection[str] = (),
+    secret: Collection[str] = (),
 ) -> list[BaseTool]:
-    """Guard the tools of an agent, leaving the originals as they are.
+    """Guard the tools of an agent. The originals are not modified.
 
     Args:
         tools: Tools, or plain functions, which langchain-core makes tools of.
         policy: One policy for all, or a mapping from a tool's name to its policy; a tool that the
-            mapping does not list is held always. One policy for all may name arguments that only
-            some of the tools have.
+            mapping does not list always needs approval. One policy for all may name arguments that
+            only some of the tools have.
         channel: Has the same meaning as for `guard`.
         audit: Has the same meaning as for `guard`.
         exclude: Has the same meaning as for `guard`; each name must be a parameter of some tool.
+        secret: Has the same meaning as for `guard`; each name must be an argument of some tool.
 
     Returns:
         The guarded tools in the same order.
 
     Raises:
-        TypeError: Something in the list is no tool, or an option cannot be used.
-        ValueError: A name in the policy or in `exclude` is no tool's or no argument's.
+        TypeError: Something in the list is not a tool, or an option has an unsupported type.
+        ValueError: The policy names a tool or an argument that is not there; or `exclude` or
+            `secret` does.
         OSError: The audit log cannot be written at its path.
     """
     is_one = isinstance(tools, (BaseTool, str, Mapping)) or hasattr(tools, "get_tools")
@@ -57,16 +60,17 @@ def guard_tools(
     all_tools = [_as_tool(tool) for tool in tools]
     by_name, shared = (policy, None) if isinstance(policy, Mapping) else ({}, policy)
     options = checked_options(
-        "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude
+        "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude, secret=secret
     )
     _check_mapping(by_name, [tool.name for tool in all_tools])
     own = {name: replace(options, policy=policy) for name, policy in by_name.items()}
+    for policy in by_name.values():
+        check_memory("guard_tools", policy, options.fallback.audit)
     guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
+    check_names(options, guarded, "any of the tools")
     for tool in guarded:
         if tool.name in own:
-            check_rules(own[tool.name], [tool], f"the tool {tool.name!r}")
-    check_rules(options, guarded, "any of the tools")
-    check_exclude(options, guarded, "any of the tools")
+            check_names(own[tool.name], [tool], f"the tool {tool.name!r}", rules_only=True)
     return guarded
 
 
@@ -74,8 +78,8 @@ def _check_mapping(policies: Mapping[str, Policy], names: list[str]) -> None:
     for name, policy in policies.items():
         if name not in names:
             raise ValueError(
-                "guard_tools(policy={...}) has the names of tools as keys, and "
-                f"{name!r} is none of them: {', '.join(map(repr, names)) or 'there are none'}"
+                f"guard_tools(policy={{...}}) names {name!r}, which is not one of the tools; "
+                f"they are: {', '.join(map(repr, names)) or 'none'}"
             )
         check_policy(f"guard_tools(policy={{{name!r}: ...}})", policy)
 
@@ -85,14 +89,14 @@ def _as_tool(tool: Any) -> BaseTool:
         return tool
     if isinstance(tool, Mapping):
         raise TypeError(
-            "guard_tools() cannot guard a provider-side tool (a dict), since it runs at the "
-            f"provider and never passes here: {dict(tool)!r}"
+            "guard_tools() cannot guard a provider-side tool (a dict), because it runs at the "
+            f"provider: {dict(tool)!r}"
         )
     if callable(tool) and not isinstance(tool, type):
         try:
             return make_tool(tool)  # type: ignore[no-any-return]
-        except ValueError as error:  # it does not say of what
-            raise ValueError(f"guard_tools() can make no tool of {tool!r}: {error}") from error
+        except ValueError as error:  # it does not name the function
+            raise ValueError(f"guard_tools() cannot make a tool of {tool!r}: {error}") from error
     raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{_hint(tool)}")
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import operator
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, tool
+from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config, get_stream_writer
 from langgraph.errors import ParentCommand
@@ -34,7 +32,7 @@ from actionguard import (
     guard,
     guard_tools,
 )
-from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel, SilentChannel
 
 try:
     from langchain.agents import create_agent
@@ -46,6 +44,8 @@ except ImportError:  # before 1.0
     wrap_tool_call = ToolRuntime = None  # type: ignore[assignment]
 
 RAN: list[Any] = []
+THREAD: Any = {"configurable": {"thread_id": "t-1"}}
+CALLS = [[("refund", {"amount": 5})], [("refund", {"amount": 7}), ("refund", {"amount": "x"})]]
 
 
 class Model(BaseChatModel):
@@ -80,8 +80,7 @@ def saying(*turns: Any) -> Model:
 def refund(amount: int, customer: str = "ann") -> str:
     """Refund an amount."""
     RAN.append(amount)
-    writer = get_stream_writer()
-    writer({"refunding": amount})
+    get_stream_writer()({"refunding": amount})
     return f"refunded {amount} in {get_config()['configurable'].get('thread_id')}"
 
 
@@ -92,32 +91,10 @@ async def arefund(amount: int) -> str:
     return f"refunded {amount}"
 
 
-@tool
-def ask_body(amount: int) -> str:
-    """Ask from within the body."""
-    answer = interrupt({"sure about": amount})
-    RAN.append(amount)
-    return f"answered {answer}"
-
-
-class Interrupting(ApprovalChannel):
-    """Asks whoever resumes the graph."""
-
-    name = "interrupt"
-
-    def request_approval(self, action: Action) -> Decision:
-        return Decision(interrupt({"action": action.pretty()}) == "yes")
-
-
-class AsyncInterrupting(Interrupting):
-    async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
-        return super().request_approval(action)
-
-
 @pytest.fixture
-def log(tmp_path: Path) -> AuditLog:
+def log(log_path: Any) -> AuditLog:
     RAN.clear()
-    return AuditLog(tmp_path / "audit.jsonl")
+    return AuditLog(log_path)
 
 
 @pytest.fixture(params=["invoke", "ainvoke"])
@@ -132,22 +109,15 @@ def start(**state: Any) -> dict[str, Any]:
     return {"messages": [HumanMessage("hi", id="h")], **state}
 
 
-def texts(state: Any) -> list[Any]:
-    return [(m.type, m.content, getattr(m, "status", None)) for m in state["messages"]]
-
-
-THREAD: Any = {"configurable": {"thread_id": "t-1"}}
-CALLS = [[("refund", {"amount": 5})], [("refund", {"amount": 7}), ("refund", {"amount": "x"})]]
-
-
 def test_agent_like_with_bare_tools(go: Any, log: AuditLog) -> None:
     """The conversation with guarded tools is that with the bare ones, wrong arguments included."""
-    bare = go(create_agent(saying(*CALLS), [refund]), start(), THREAD)
     guarded = guard_tools([refund], channel=AutoApproveChannel(), audit=log)
 
-    state = go(create_agent(saying(*CALLS), guarded), start(), THREAD)
+    bare, state = (
+        go(create_agent(saying(*CALLS), t), start(), THREAD) for t in ([refund], guarded)
+    )
 
-    assert texts(state) == texts(bare)
+    assert [shape(m) for m in state["messages"]] == [shape(m) for m in bare["messages"]]
     assert RAN == [5, 7, 5, 7]
 
 
@@ -157,13 +127,13 @@ def test_denied_in_the_middle(go: Any, log: AuditLog, lines: Any) -> None:
     tools = guard_tools([refund], policy=policy, channel=AutoDenyChannel("too much"), audit=log)
     turns = [[("refund", {"amount": a}) for a in (1, 9, 2)], [("refund", {"amount": 3})]]
 
-    state = go(create_agent(saying(*turns), tools), start(), THREAD)
+    messages = go(create_agent(saying(*turns), tools), start(), THREAD)["messages"]
 
-    found = [m for m in state["messages"] if isinstance(m, ToolMessage)]
+    found = [m for m in messages if m.type == "tool"]
     assert [m.tool_call_id for m in found] == ["call-0", "call-1", "call-2", "call-3"]
     assert [m.status for m in found] == ["success", "error", "success", "success"]
-    assert "DENIED: a person refused refund(amount=9" in found[1].content
-    assert "too much" in found[1].content and state["messages"][-1].content == "bye"
+    assert found[1].content.startswith("DENIED: ") and "too much" in found[1].content
+    assert messages[-1].content == "bye"
     assert sorted(RAN) == [1, 2, 3] and len(lines()) == 4
 
 
@@ -175,6 +145,16 @@ def test_blocked_in_an_agent(go: Any, log: AuditLog) -> None:
 
     assert state["messages"][2].content.startswith("BLOCKED: ")
     assert "s3cret" not in str(state) and RAN == []
+
+
+def test_a_denial_of_return_direct_is_the_last_word(go: Any, log: AuditLog) -> None:
+    """The agent of a `return_direct` tool ends with the denial, as it ends with every answer."""
+    direct = refund.model_copy(update={"return_direct": True})
+    tools = guard_tools([direct], channel=AutoDenyChannel(), audit=log)
+
+    state = go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
+
+    assert state["messages"][-1].content.startswith("DENIED: ")
 
 
 MODES = ["values", "updates", "messages", "custom", "tasks", "debug"]
@@ -198,7 +178,7 @@ def test_streams_like_bare_tools(mode: Any, is_async: bool, log: AuditLog) -> No
     wanted = stream([refund])
     got = stream(guard_tools([refund], channel=AutoApproveChannel(), audit=log))
 
-    assert [_shape(part) for part in got] == [_shape(part) for part in wanted]
+    assert [shape(part) for part in got] == [shape(part) for part in wanted]
     assert mode != "custom" or got == [{"refunding": 5}]
 
 
@@ -212,7 +192,7 @@ def test_events_like_bare_tools(log: AuditLog) -> None:
         for event in events:
             seen.extend(i for i in (*event["parent_ids"], event["run_id"]) if i not in seen)
         return [
-            (e["event"], e["name"], [seen.index(i) for i in e["parent_ids"]], _shape(e["data"]))
+            (e["event"], e["name"], [seen.index(i) for i in e["parent_ids"]], shape(e["data"]))
             for e in events
         ]
 
@@ -221,45 +201,31 @@ def test_events_like_bare_tools(log: AuditLog) -> None:
     assert asyncio.run(collect(guarded)) == wanted
 
 
-def _shape(value: Any) -> Any:
+def shape(value: Any) -> Any:
     """A value without the ids and times that differ from run to run."""
     if isinstance(value, BaseModel):
         value = (type(value).__name__, value.model_dump())
     if isinstance(value, dict):
         skip = ("id", "timestamp", "run_id", "checkpoint_ns", "langgraph_checkpoint_ns", "ls_")
-        return {k: _shape(v) for k, v in value.items() if not str(k).startswith(skip)}
+        return {k: shape(v) for k, v in value.items() if not str(k).startswith(skip)}
     if isinstance(value, (list, tuple)):
-        return [_shape(item) for item in value]
+        return [shape(item) for item in value]
     return value if isinstance(value, (str, int, float, type(None))) else type(value)
-
-
-@pytest.mark.parametrize("channel", [Interrupting, AsyncInterrupting])
-@pytest.mark.parametrize("answer", ["yes", "no"])
-def test_channel_that_interrupts(
-    channel: Any, answer: str, go: Any, log: AuditLog, lines: Any
-) -> None:
-    """The graph pauses with the channel's question; the answer resumes it; one line in the end."""
-    tools = guard_tools([refund], channel=channel(), audit=log)
-    agent = create_agent(saying(CALLS[0]), tools, checkpointer=InMemorySaver())
-
-    paused = go(agent, start(), THREAD)
-
-    asked = "refund(amount=5, customer='ann')"
-    assert [i.value for i in paused["__interrupt__"]] == [{"action": asked}]
-    assert lines() == [] and RAN == [] and log.in_flight() == []
-    state = go(agent, Command(resume=answer), THREAD)
-    assert state["messages"][-1].content == "bye"
-    assert state["messages"][2].status == ("success" if answer == "yes" else "error")
-    (line,) = lines()
-    assert (line["approved"], line["executed"]) == (answer == "yes", answer == "yes")
-    assert [5] * (answer == "yes") == RAN and sorted(log.path.parent.iterdir()) == [log.path]
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_body_that_interrupts(held: bool, go: Any, log: AuditLog, lines: Any) -> None:
     """An interrupt in the body pauses the call: it is asked for again, and has one line."""
+
+    @tool
+    def ask_body(amount: int) -> str:
+        """Ask from within the body."""
+        answer = interrupt({"sure about": amount})
+        RAN.append(amount)
+        return f"answered {answer}"
+
     policy = ApprovalPolicy(require_always=held)
-    channel = ScriptedChannel(True, True)
+    channel = AutoApproveChannel()
     tools = guard_tools([ask_body], policy=policy, channel=channel, audit=log)
     agent = create_agent(saying([("ask_body", {"amount": 5})]), tools, checkpointer=InMemorySaver())
 
@@ -272,67 +238,37 @@ def test_body_that_interrupts(held: bool, go: Any, log: AuditLog, lines: Any) ->
     assert len(lines()) == 1 and len(channel.requests) == 2 * held
 
 
-def test_parallel_interrupts(go: Any, log: AuditLog, lines: Any) -> None:
-    """Two equal calls of one message pause as two questions; each has its answer and its line."""
-    tools = guard_tools([refund], channel=Interrupting(), audit=log)
-    turn = [("refund", {"amount": 5}), ("refund", {"amount": 5})]
-    agent = create_agent(saying(turn), tools, checkpointer=InMemorySaver())
-
-    state = go(agent, start(), THREAD)
-    for answer in ("yes", "no"):
-        state = go(agent, Command(resume={state["__interrupt__"][0].id: answer}), THREAD)
-
-    answers = [m.status for m in state["messages"] if m.type == "tool"]
-    assert sorted(answers) == ["error", "success"] and RAN == [5]
-    assert sorted(line["executed"] for line in lines()) == [False, True]
-
-
-def test_agent_in_a_subgraph(go: Any, log: AuditLog, lines: Any) -> None:
-    """A guarded tool of an agent that is a node of another graph pauses and resumes all of it."""
-
-    class State(TypedDict):
-        messages: Annotated[list[Any], operator.add]
-
-    tools = guard_tools([refund], channel=Interrupting(), audit=log)
-    outer = StateGraph(State)
-    outer.add_node("agent", create_agent(saying(CALLS[0]), tools))
-    outer.add_edge(START, "agent")
-    graph = outer.compile(checkpointer=InMemorySaver())
-
-    assert "__interrupt__" in go(graph, start(), THREAD)
-    state = go(graph, Command(resume="yes"), THREAD)
-
-    assert state["messages"][-1].content == "bye" and RAN == [5]
-    assert len(lines()) == 1
+class Seen(TypedDict):
+    messages: Annotated[list[Any], operator.add]
+    seen: Annotated[list[int], operator.add]
 
 
 def test_parent_command(go: Any, log: AuditLog, lines: Any) -> None:
     """A handoff raised by the body passes untouched, and that call is over: it has its line."""
 
     @tool
-    def hand_off(call_id: Annotated[str, InjectedToolCallId]) -> Command:
+    def hand_off() -> Command[Any]:
         """Hand off."""
         raise ParentCommand(Command(graph=Command.PARENT, goto="other", update={"seen": [1]}))
 
-    class State(TypedDict):
-        messages: Annotated[list[Any], operator.add]
-        seen: Annotated[list[int], operator.add]
-
-    def other(state: State) -> dict[str, Any]:
-        return {"seen": [2]}
-
-    def graph(made: BaseTool) -> Any:
-        outer = StateGraph(State)
+    def run(made: BaseTool) -> Any:
+        outer = StateGraph(Seen)
         outer.add_node("agent", create_agent(saying([("hand_off", {})]), [made]))
-        outer.add_node("other", other)
+        outer.add_node("other", lambda state: {"seen": [2]})
         outer.add_edge(START, "agent")
-        return outer.compile()
+        return go(outer.compile(), start(seen=[]))["seen"]
 
-    bare = go(graph(hand_off), start(seen=[]))
-    state = go(graph(guard(hand_off, channel=AutoApproveChannel(), audit=log)), start(seen=[]))
-
-    assert state["seen"] == bare["seen"] == [1, 2]
+    assert run(guard(hand_off, channel=AutoApproveChannel(), audit=log)) == run(hand_off) == [1, 2]
     assert [line["executed"] for line in lines()] == [True]
+
+
+# --- what LangGraph fills in -----------------------------------------------------------------
+
+
+def paid(amount: int, state: Any, store: Any, config: Any) -> str:
+    assert config["configurable"]["key"] == "s3cret-config"
+    RAN.append((amount, state["user"], store.get(("keys",), "k").value["v"]))
+    return "paid"
 
 
 class HiddenArgs(BaseModel):
@@ -348,33 +284,7 @@ class Subclass(BaseTool):
     args_schema: type[BaseModel] = HiddenArgs
 
     def _run(self, amount: int, state: Any, user: str, store: Any, config: RunnableConfig) -> str:
-        assert config["configurable"]["key"] == "s3cret-config"
-        RAN.append((amount, user, state["user"], store.get(("keys",), "k").value["v"]))
-        return "paid"
-
-
-def _function() -> BaseTool:
-    def pay(
-        amount: int,
-        state: Annotated[dict[str, Any], InjectedState],
-        user: Annotated[str, InjectedState("user")],
-        store: Annotated[Any, InjectedStore()],
-        config: RunnableConfig,
-    ) -> str:
-        """Pay."""
-        return Subclass()._run(amount, state, user, store, config)
-
-    return tool(pay)
-
-
-def _async_function() -> BaseTool:
-    made: Any = _function()
-
-    async def apay(*args: Any, **kwargs: Any) -> Any:
-        return made.func(*args, **kwargs)
-
-    apay.__annotations__, apay.__wrapped__ = made.func.__annotations__, made.func  # type: ignore[attr-defined]
-    return StructuredTool.from_function(made.func, apay)
+        return paid(amount, state, store, config)
 
 
 class WithRuntime(BaseTool):
@@ -382,63 +292,60 @@ class WithRuntime(BaseTool):
     description: str = "Pay."
 
     def _run(self, amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
-        state = runtime.state  # type: ignore[attr-defined]
-        return Subclass()._run(amount, state, state["user"], runtime.store, runtime.config)  # type: ignore[attr-defined]
+        return paid(amount, runtime.state, runtime.store, runtime.config)  # type: ignore[attr-defined]
 
 
-def _with_runtime() -> BaseTool:
-    @tool
-    def pay(amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
-        """Pay."""
-        return Subclass()._run(
-            amount, runtime.state, runtime.state["user"], runtime.store, runtime.config
-        )
-
-    return pay
-
-
-def _merely_named_runtime() -> BaseTool:
-    def pay(amount: int, runtime: Any = None) -> str:
-        return Subclass()._run(
-            amount, runtime.state, runtime.state["user"], runtime.store, runtime.config
-        )
-
-    schema = {"type": "object", "properties": {"amount": {"type": "integer"}}}
-    return StructuredTool(name="pay", description="Pay.", args_schema=schema, func=pay)
+def pay(
+    amount: int,
+    config: RunnableConfig,
+    user: Annotated[str, InjectedState("user")],
+    store: Annotated[Any, InjectedStore()] = None,
+    state: Annotated[dict[str, Any], InjectedState] | None = None,
+) -> str:
+    """Pay."""
+    return paid(amount, state, store, config)
 
 
-def _optional() -> BaseTool:
-    @tool
-    def pay(
-        amount: int,
-        config: RunnableConfig,
-        store: Annotated[Any, InjectedStore()] = None,
-        state: Annotated[dict[str, Any], InjectedState] | None = None,
-    ) -> str:
-        """Pay."""
-        assert state is not None
-        return Subclass()._run(amount, state, state["user"], store, config)
-
-    return pay
+async def apay(
+    amount: int,
+    config: RunnableConfig,
+    state: Annotated[dict[str, Any], InjectedState],
+    store: Annotated[Any, InjectedStore()],
+) -> str:
+    """Pay."""
+    return paid(amount, state, store, config)
 
 
-HIDING = [
-    Subclass,
-    _function,
-    _async_function,
-    _optional,
-    _with_runtime,
-    WithRuntime,
-    _merely_named_runtime,
-]
+def with_runtime(amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
+    """Pay."""
+    return paid(amount, runtime.state, runtime.store, runtime.config)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("make", HIDING)
+def merely_named(amount: int, runtime: Any = None) -> str:
+    return paid(amount, runtime.state, runtime.store, runtime.config)
+
+
+SCHEMA = {"type": "object", "properties": {"amount": {"type": "integer"}}}
+HIDING: dict[str, Any] = {
+    "subclass": Subclass,
+    "function": lambda: tool(pay),
+    "async function": lambda: tool("pay")(apay),
+    "runtime": lambda: tool("pay")(with_runtime),
+    "runtime in a subclass": WithRuntime,
+    "runtime by name": lambda: StructuredTool(
+        name="pay", description="Pay.", args_schema=SCHEMA, func=merely_named
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HIDING)
 @pytest.mark.parametrize("approved", [True, False])
-def test_runtime_values_stay_hidden(make: Any, approved: bool, go: Any, log: AuditLog) -> None:
+def test_runtime_values_stay_hidden(kind: str, approved: bool, go: Any, log: AuditLog) -> None:
     """State, store, config and runtime reach the body, and no policy, person, log or message."""
-    if ToolRuntime is None and "runtime" in make.__name__.lower():
+    if ToolRuntime is None and "runtime" in kind:
         pytest.skip("ToolRuntime came with 1.0")
+    if kind == "async function" and "ainvoke" not in str(go.__code__.co_names):
+        pytest.skip("it has to be awaited")
     store = InMemoryStore()
     store.put(("keys",), "k", {"v": "s3cret-store"})
     config: Any = {"configurable": {"key": "s3cret-config"}}
@@ -456,21 +363,22 @@ def test_runtime_values_stay_hidden(make: Any, approved: bool, go: Any, log: Aud
         return go(graph.compile(store=store), state, config)["messages"][1]
 
     channel = ScriptedChannel(approved)
-    result = run(guard(make(), channel=channel, audit=log))
+    result = run(guard(HIDING[kind](), channel=channel, audit=log))
 
-    assert [action.args for action in channel.requests] == [{"amount": 5}]
+    assert [request.args for request in channel.requests] == [{"amount": 5}]
     assert "s3cret" not in log.path.read_text() + str(result.content)
+    assert [(5, "s3cret-user", "s3cret-store")] * approved == RAN
     if approved:
-        assert RAN == [(5, "s3cret-user", "s3cret-user", "s3cret-store")]
-        assert result == run(make()) or result.model_dump(exclude={"id"}) == run(make()).model_dump(
-            exclude={"id"}
-        )
+        assert shape(result) == shape(run(HIDING[kind]()))
     else:
-        assert RAN == [] and result.content.startswith("DENIED: a person refused pay(amount=5)")
+        assert result.content.startswith("DENIED: ") and "pay(amount=5)" in result.content
+
+
+# --- several at once -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("made", [refund, arefund], ids=["plain", "async"])
-def test_released_calls_finish_meanwhile(made: Any, log: AuditLog) -> None:
+def test_released_calls_finish_meanwhile(made: Any, log: AuditLog, lines: Any) -> None:
     """Of parallel calls, those that need nobody run while others wait, each under its own id."""
     policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 5})
     requests: list[str] = []
@@ -490,7 +398,7 @@ def test_released_calls_finish_meanwhile(made: Any, log: AuditLog) -> None:
         turn = [(made.name, {"amount": a}) for a in (9, 9, 1)]
         agent = asyncio.ensure_future(create_agent(saying(turn), tools).ainvoke(start(), THREAD))
         await both.wait()
-        while len(log.path.read_bytes() if log.path.exists() else b"") == 0:
+        while not lines():
             await asyncio.sleep(0)
         assert RAN == [1]
         answer.set()
@@ -506,20 +414,15 @@ def test_cancelled_agent(log: AuditLog, lines: Any) -> None:
     """Cancelling an agent's run ends the wait of its tool, which leaves its line."""
 
     async def main() -> None:
-        asked = asyncio.Event()
-
-        class Never(ApprovalChannel):
-            async def request_approval(self, action: Action) -> Decision:
-                asked.set()
-                await asyncio.Event().wait()
-                raise AssertionError
-
-        tools = guard_tools([refund], channel=Never(), audit=log)
-        run = asyncio.ensure_future(create_agent(saying(CALLS[0]), tools).ainvoke(start(), THREAD))
-        await asked.wait()
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
+        with SilentChannel() as channel:
+            agent = create_agent(
+                saying(CALLS[0]), guard_tools([refund], channel=channel, audit=log)
+            )
+            run = asyncio.ensure_future(agent.ainvoke(start(), THREAD))
+            await asyncio.to_thread(channel.wait_for_requests)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
 
     asyncio.run(main())
 
@@ -549,7 +452,7 @@ def test_middleware(log: AuditLog, lines: Any) -> None:
         args = {**call["args"], "amount": call["args"]["amount"] * 2}
         return handler(request.override(tool_call={**call, "args": args}))
 
-    channel = ScriptedChannel(True)
+    channel = AutoApproveChannel()
     tools = guard_tools([refund], channel=channel, audit=log)
     agent = create_agent(saying(CALLS[0]), tools, middleware=[doubled])
     agent.invoke(start(), THREAD)
@@ -566,9 +469,8 @@ def test_threads_of_a_tool_node(log: AuditLog, lines: Any) -> None:
             barrier.wait(120)
             return Decision(action.args["amount"] % 2 == 0)
 
-    made = guard(refund, channel=Together(), audit=log)
     node = StateGraph(dict)
-    node.add_node("tools", ToolNode([made]))
+    node.add_node("tools", ToolNode([guard(refund, channel=Together(), audit=log)]))
     node.add_edge(START, "tools")
     calls = [{"name": "refund", "args": {"amount": a}, "id": str(a)} for a in range(100)]
     config: Any = {"max_concurrency": 20, **THREAD}
@@ -576,5 +478,4 @@ def test_threads_of_a_tool_node(log: AuditLog, lines: Any) -> None:
     state = node.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]}, config)
 
     assert [m.status == "success" for m in state["messages"]] == [a % 2 == 0 for a in range(100)]
-    assert sorted(RAN) == list(range(0, 100, 2))
-    assert len(lines()) == 100 and json.dumps(lines())
+    assert sorted(RAN) == list(range(0, 100, 2)) and len(lines()) == 100
