@@ -172,6 +172,8 @@ def check_names(
 class _Behind:
     """What stands behind a face: the bare tool, its guards, and the guarded ways to its body."""
 
+    __slots__ = ("_gates", "_ways", "bare", "face", "guards")
+
     def __init__(self, bare: BaseTool, guards: tuple[Options, ...]) -> None:
         self.bare = bare
         #: The last one asks first.
@@ -455,8 +457,10 @@ class _Arguments(Signature):
 
     def visible(self, named: dict[str, Any]) -> dict[str, Any]:
         """These arguments without what the runtime fills in, and with the schema's defaults."""
-        for name in [n for n, v in named.items() if n in self.hidden or _is_runtime(type(v))]:
-            del named[name]
+        for name, value in tuple(named.items()):
+            cls: Any = type(value)
+            if name in self.hidden or _is_runtime(cls):
+                del named[name]
         for name, default in self._defaults.items():
             named.setdefault(name, default)
         return named
