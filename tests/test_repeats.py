@@ -1,4 +1,4 @@
-"""Equal calls are found in the log itself: shown to the approver, and held if the policy says so."""
+"""Equal calls are found in the log: shown to the approver, and held if the policy says so."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_approver_sees_what_ran_before(log_path: Path) -> None:
         [],
         [False, True, True],
     ]
-    (newest, *_) = channel.requests[-1].earlier
+    newest, *_ = channel.requests[-1].earlier
     assert (newest["approved"], newest["id"]) == (False, channel.requests[2].id)
 
 

@@ -12,7 +12,7 @@ from langchain_core.tools import tool
 
 from actionguard import ApprovalDenied, AuditLog, configure, guard
 from actionguard.channels._waiting import ask_async
-from actionguard.channels.base import ApprovalChannel, ask
+from actionguard.channels.base import ask
 from actionguard.core import Action, Decision
 from actionguard.testing import (
     AutoApproveChannel,

@@ -42,7 +42,10 @@ def configure(
         TypeError: An argument has an unsupported type.
         OSError: The audit log cannot be written at its path.
     """
-    Settings.defaults = _route("configure", channel, audit)
+    defaults = _route("configure", channel, audit)
+    if defaults.audit is not None:
+        defaults.audit.check()
+    Settings.defaults = defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,11 @@ def checked_options(
     """
     policy = check_policy(f"{caller}(policy=...)", ApprovalPolicy() if policy is None else policy)
     own = _route(caller, channel, audit)
-    log = own.audit or Settings.defaults.audit
-    if log is None:
-        log = AuditLog()
+    log = own.audit or AuditLog()
+    used = own.audit or Settings.defaults.audit or log
+    if used is log:
         log.check()
-    check_memory(caller, policy, log)
+    check_memory(caller, policy, used)
     return Options(
         policy=policy,
         own=own,
@@ -118,8 +121,8 @@ def checked_options(
 
 
 def check_memory(caller: str, policy: Policy, log: AuditLog) -> None:
-    is_ours = isinstance(policy, ApprovalPolicy)
-    if is_ours and policy.repeat_within is not None and not log.enabled:
+    remembers = isinstance(policy, ApprovalPolicy) and policy.repeat_within is not None
+    if remembers and not log.enabled:
         raise ValueError(
             f"{caller}(): repeat_within finds earlier calls in the audit log, and that is switched "
             "off: switch it on, or leave repeat_within out"
@@ -128,24 +131,18 @@ def check_memory(caller: str, policy: Policy, log: AuditLog) -> None:
 
 def what_was_meant(target: Any) -> str:
     """What to do instead, for somebody who gave `guard` what it cannot guard."""
-    if isinstance(target, ApprovalChannel):
-        return ": write guard(channel=...)"
-    if isinstance(target, (AuditLog, str, os.PathLike)):
-        return ": write guard(audit=...) if this is the log"
-    if inspect.ismethod(getattr(target, "needs_approval", None)):  # OpenAI's tools have a field
-        return ": write guard(policy=...)"
-    if isinstance(target, dict):
+    if isinstance(target, Mapping):
         return (
             ": a tool that its provider runs cannot be guarded; if you run it, guard its function"
         )
-    if isinstance(target, (list, tuple, set, frozenset)):
+    if isinstance(target, (list, tuple, set)):
         return ": guard its items one by one, or use guard_tools"
     if inspect.iscoroutine(target):
         target.close()  # or Python warns that it was never awaited
         return ": guard the async function, then call it"
-    if type(target).__module__ == "builtins":
-        return ""
-    return ": guard the function or tool itself before you make anything else of it"
+    if hasattr(target, "invoke") or hasattr(target, "func"):  # what a framework made of it
+        return ": guard the function or tool itself before you make anything else of it"
+    return ""
 
 
 def check_policy(option: str, policy: Any) -> Policy:
@@ -155,7 +152,7 @@ def check_policy(option: str, policy: Any) -> Policy:
     needs_approval = getattr(policy, "needs_approval", None)
     wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
     if isinstance(policy, type) or not callable(needs_approval):
-        raise TypeError(f"{wanted}, not {_shown(policy)}{_policy_meant(policy)}")
+        raise TypeError(f"{wanted}, not {_shown(policy)}")
     if is_async(needs_approval) or not takes_one_argument(needs_approval):
         raise TypeError(
             f"{wanted} that is a plain method with one argument, unlike that of {policy!r}"
@@ -163,30 +160,15 @@ def check_policy(option: str, policy: Any) -> Policy:
     return policy  # type: ignore[no-any-return]
 
 
-def _policy_meant(policy: Any) -> str:
-    if isinstance(policy, type):
-        return ""
-    if isinstance(policy, Mapping):
-        return ": write ApprovalPolicy(**rules), or use guard_tools for policies by tool"
-    if isinstance(policy, bool):
-        return f": write ApprovalPolicy(require_always={policy})"
-    if isinstance(policy, (list, tuple)):
-        return ": put all rules into one ApprovalPolicy"
-    return ": write ApprovalPolicy(require_if=...)" if callable(policy) else ""
-
-
 def check_on_denied(on_denied: Any) -> OnDenied:
     wanted = "guard(on_denied=...) takes 'raise', 'return' or a plain function of one argument"
     if on_denied in ("raise", "return"):
         return on_denied  # type: ignore[no-any-return]
     if not callable(on_denied):
-        raise ValueError(f"{wanted}, not {on_denied!r}")
-    if isinstance(on_denied, type) and issubclass(on_denied, BaseException):
-        raise TypeError(
-            f"{wanted}, not the class {on_denied.__name__}, which would be returned and not "
-            "raised: write a function that raises it"
-        )
-    if is_async(on_denied) or not takes_one_argument(on_denied):
+        raise ValueError(f"{wanted}, not {on_denied!r}")  # noqa: TRY004 - "maybe" is a wrong value
+    # An exception's class would be returned, and not raised.
+    is_error = isinstance(on_denied, type) and issubclass(on_denied, BaseException)
+    if is_error or is_async(on_denied) or not takes_one_argument(on_denied):
         raise TypeError(f"{wanted}, not {on_denied!r}")
     return on_denied  # type: ignore[no-any-return]
 
@@ -199,9 +181,7 @@ def _route(caller: str, channel: Any, audit: Any) -> Route:
         )
     if isinstance(audit, (str, os.PathLike)):
         audit = AuditLog(audit)
-    if isinstance(audit, AuditLog):
-        audit.check()
-    elif audit is not None:
+    if audit is not None and not isinstance(audit, AuditLog):
         hint = "; AuditLog(enabled=False) writes nothing" if audit is False else ""
         raise TypeError(
             f"{caller}(audit=...) takes an AuditLog or a path, not {_shown(audit)}{hint}"

@@ -166,7 +166,7 @@ assert_type(next(iter(read_log("audit.jsonl"))), dict[str, Any])
 configure(channel=CLIChannel(), audit="audit.jsonl")
 configure()
 configure(channel="slack")  # type: ignore[arg-type]
-configure(CLIChannel())  # type: ignore[misc]
+configure(CLIChannel())  # type: ignore[call-arg]
 
 # --- guard: a function keeps its signature ---------------------------------------------------
 
@@ -176,7 +176,9 @@ def bare(amount: float, customer: str = "c") -> int:
     return 1
 
 
-@guard(policy=policy, channel=CLIChannel(), audit="audit.jsonl", exclude={"context"}, secret=["key"])
+@guard(
+    policy=policy, channel=CLIChannel(), audit="audit.jsonl", exclude={"context"}, secret=["key"]
+)
 def configured(amount: float, *, context: object, key: str = "") -> int:
     return 1
 
