@@ -45,21 +45,19 @@ class InterruptChannel(ApprovalChannel):
         """Pause the graph, or return the answer that it was resumed with."""
         task = _Task()
         saved = task.saver.get_tuple(task.place) if task.is_resumed() else None
-        decision = task.ask(action, saved)
+        answer = task.ask(action, saved)
         for used in task.used:
             task.saver.put_writes(task.place, *used)
-        task.check(task.saver.get_tuple(task.place))
-        return decision
+        return task.decision(answer, task.saver.get_tuple(task.place))
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
         task = _Task()
         saved = await task.saver.aget_tuple(task.place) if task.is_resumed() else None
-        decision = task.ask(action, saved)
+        answer = task.ask(action, saved)
         for used in task.used:
             await task.saver.aput_writes(task.place, *used)
-        task.check(await task.saver.aget_tuple(task.place))
-        return decision
+        return task.decision(answer, await task.saver.aget_tuple(task.place))
 
     def held_before(self, action: Action) -> bool:
         """Whether a call that the policy now releases still needs the answer of a person.
@@ -127,40 +125,42 @@ class _Task:
         plain = self._scratchpad.get_null_resume(False)
         return plain is not None or bool(self._scratchpad.resume)
 
-    def ask(self, action: Action, saved: Any) -> Decision:
-        """Pause, or return the answer."""
+    def ask(self, action: Action, saved: Any) -> Any:
+        """Pause, or return what the graph was resumed with."""
         if self._has_several_tool_calls():
             raise RuntimeError(_SEVERAL)
         with _lock:
             if self._read in _waits:
                 raise RuntimeError(_SEVERAL)
             _waits[self._read] = True
-        call = _call(action)
-        answer = interrupt(_request(action, call))
+        self._call = _call(action)
+        answer = interrupt(_request(action, self._call))
         _waits[self._read] = False
-        is_plain = answer is self._scratchpad.get_null_resume(False)  # without an interrupt's id
+        # LangGraph keeps answers. If the body fails and the graph is run again, they would release
+        # it again, and one without an interrupt's id also the next call of the same subgraph.
+        self._send([("__resume__", self._scratchpad.resume[:-1])])
+        is_plain = answer is self._scratchpad.get_null_resume(False)
+        if is_plain:
+            self.used.append(([("__resume__", None)], "00000000-0000-0000-0000-000000000000"))
+        asked = self._asked(saved)
         # A plain answer is given to whoever comes first, before LangGraph 1.2 even if several calls
         # of a subgraph wait.
-        asked = self._asked(saved)
-        if call not in asked.values() or (is_plain and len(asked) > 1):
+        self._was_asked = self._call in asked.values() and not (is_plain and len(asked) > 1)
+        # If several runs have the same answer, a checkpointer keeps what the first one wrote.
+        self.used.append(([("actionguard", uuid4().hex)], " ".join([self._space, *asked])))
+        return answer
+
+    def decision(self, answer: Any, saved: Any) -> Decision:
+        """The answer, if it is for this call and no other run has used it."""
+        if not self._was_asked:
             raise RuntimeError(
                 "the graph was resumed with an answer to another call, or this call now has other "
                 "arguments than were shown"
             )
-        # LangGraph keeps answers. If the body fails and the graph is run again, they would release
-        # it again, and a plain one also the next call of the same subgraph.
-        self._send([("__resume__", self._scratchpad.resume[:-1])])
-        if is_plain:
-            self.used.append(([("__resume__", None)], "00000000-0000-0000-0000-000000000000"))
-        # Of the runs that have the same answer, checkpointers keep the first one's write.
-        self.used.append(([("actionguard", uuid4().hex)], " ".join([self._space, *asked])))
-        return _decision(answer, call)
-
-    def check(self, saved: Any) -> None:
-        """Refuse if another run of this graph used the answer first."""
-        (_, mine), used_by = self.used[-1][0][0], self.used[-1][1]
-        if (used_by, "actionguard", mine) not in (saved.pending_writes or ()):
+        (mark,), used_by = self.used[-1]
+        if (used_by, *mark) not in (saved.pending_writes or ()):
             raise RuntimeError("this answer was used by another run of the graph")
+        return _decision(answer, self._call)
 
     def holds(self, action: Action, saved: Any) -> bool:
         if saved and _call(action) in self._asked(saved).values():

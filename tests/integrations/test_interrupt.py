@@ -437,7 +437,7 @@ def test_what_nothing_could_resume_is_blocked(
 @pytest.mark.parametrize("by_id", [False, True])
 def test_what_was_shown_is_what_runs(pay: Any, by_id: bool) -> None:
     """A node that comes to other arguments when it is run again does not get the answer."""
-    amounts = iter([10, 9999, 10])
+    amounts = iter([10, 9999, 10, 10])
 
     def node(state: Any) -> None:
         pay(next(amounts))
@@ -446,8 +446,11 @@ def test_what_was_shown_is_what_runs(pay: Any, by_id: bool) -> None:
     (one,) = questions(built.invoke({"amount": 0}, THREAD)).values()
     with pytest.raises(RuntimeError, match="other arguments"):
         built.invoke(Command(resume={one: APPROVE} if by_id else APPROVE), THREAD)
-
     assert not ran
+
+    assert set(questions(built.invoke(None, THREAD))) == {10}
+    built.invoke(Command(resume=APPROVE), THREAD)
+    assert ran == [10]
 
 
 def test_an_answer_is_never_taken_by_another_task(refund: BaseTool) -> None:
