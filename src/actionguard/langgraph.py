@@ -48,7 +48,7 @@ class InterruptChannel(ApprovalChannel):
         answer = task.ask(action, saved)
         for used in task.used:
             task.saver.put_writes(task.place, *used)
-        return task.decision(answer, task.saver.get_tuple(task.place))
+        return task.decision(answer, task.saver.get_tuple(task.place), self.name)
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
@@ -57,7 +57,7 @@ class InterruptChannel(ApprovalChannel):
         answer = task.ask(action, saved)
         for used in task.used:
             await task.saver.aput_writes(task.place, *used)
-        return task.decision(answer, await task.saver.aget_tuple(task.place))
+        return task.decision(answer, await task.saver.aget_tuple(task.place), self.name)
 
     def held_before(self, action: Action) -> bool:
         """Whether a call that the policy now releases still needs the answer of a person.
@@ -150,7 +150,7 @@ class _Task:
         self.used.append(([("actionguard", uuid4().hex)], " ".join([self._space, *asked])))
         return answer
 
-    def decision(self, answer: Any, saved: Any) -> Decision:
+    def decision(self, answer: Any, saved: Any, source: str) -> Decision:
         """The answer, if it is for this call and no other run has used it."""
         if not self._was_asked:
             raise RuntimeError(
@@ -160,7 +160,7 @@ class _Task:
         (mark,), used_by = self.used[-1]
         if (used_by, *mark) not in (saved.pending_writes or ()):
             raise RuntimeError("this answer was used by another run of the graph")
-        return _decision(answer, self._call)
+        return _decision(answer, self._call, source)
 
     def holds(self, action: Action, saved: Any) -> bool:
         if saved and _call(action) in self._asked(saved).values():
@@ -194,11 +194,10 @@ class _Task:
             given = channels["__pregel_tasks"].get()[task.path[1]].arg
         else:
             given = {key: each.get() for key, each in channels.items() if each.is_available()}
-        if not isinstance(given, (dict, list)):
-            given = getattr(given, "__dict__", {})
-        if "tool_call" in given:  # a single one, beside the state that it reads
-            return False
-        return any(map(_are_several, given.values() if isinstance(given, dict) else [given]))
+        if not isinstance(given, dict):
+            return _are_several(given)
+        # Beside a single call there may be the state for its tool to read.
+        return "tool_call" not in given and any(map(_are_several, given.values()))
 
 
 def _whole_number(digits: str) -> int | str:
@@ -239,18 +238,18 @@ def _can_pause() -> bool:
 
 
 def _are_several(given: Any) -> bool:
-    """Whether a list is more than one tool call, or messages that end in such."""
+    """Whether this is a list of tool calls, or of messages that end in such."""
     if not isinstance(given, list):
         return False
-    calls: list[Any] = [one for one in given if isinstance(one, dict) and "args" in one]
+    calls = [one for one in given if isinstance(one, dict) and one.get("type") == "tool_call"]
     for message in given:
         if isinstance(message, AIMessage):
-            calls = message.tool_calls
+            calls = [dict(call) for call in message.tool_calls]
     done = {message.tool_call_id for message in given if isinstance(message, ToolMessage)}
     return len(calls) > 1 and not done.issuperset(call["id"] for call in calls)
 
 
-def _decision(answer: Any, call: dict[str, Any]) -> Decision:
+def _decision(answer: Any, call: dict[str, Any], source: str) -> Decision:
     """The answer, if it is one that a UI sends for an approval."""
     comment: Any = None
     match answer:
@@ -270,7 +269,7 @@ def _decision(answer: Any, call: dict[str, Any]) -> Decision:
         case {"approved": bool() as approved, **rest} if rest.keys() <= {"reason"}:  # AG-UI
             comment = rest.get("reason")
         case {"__agui_cancelled__": True, **rest} if rest.keys() <= {"interrupt_id"}:
-            return Decision(False, "the request was cancelled", "interrupt", unanswered=True)
+            return Decision(False, "the request was cancelled", source, unanswered=True)
         case _:
             raise ValueError(
                 'resume the graph with {"type": "approve"}, or {"type": "reject", "message": '
@@ -278,4 +277,4 @@ def _decision(answer: Any, call: dict[str, Any]) -> Decision:
             )
     if not isinstance(comment, (str, type(None))):
         raise TypeError(f"the comment of an answer must be text, not {cut(show(comment), 200)}")
-    return Decision(approved, comment, "interrupt")
+    return Decision(approved, comment, source)
