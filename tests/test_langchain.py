@@ -254,15 +254,6 @@ class StatefulFunction(StructuredTool):
         return str(super()._run(*args, config=config, **kwargs)) + str(self.calls)
 
 
-class Static(BaseTool):
-    name: str = "refund"
-    description: str = "Refund x."
-
-    @staticmethod
-    def _run(x: int, customer: str = "ann", *, config: RunnableConfig) -> str:  # type: ignore[override]
-        return note(x=x, customer=customer) + config["configurable"]["thread_id"]
-
-
 class Injected(BaseTool):
     name: str = "refund"
     description: str = "Refund x."
@@ -272,19 +263,14 @@ class Injected(BaseTool):
         return note(x=x) + str(secret) + call_id + config["configurable"]["thread_id"]
 
 
-class Shouting(StructuredTool):
-    """Wraps each way into it."""
-
-    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        result = super().invoke(input, config, **kwargs)
-        return result.upper() if isinstance(result, str) else result
+class Composio(StructuredTool):
+    """Wraps a way in, as the class of Composio's tools does."""
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        return super().run(*args, **kwargs)
-
-    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        result = await super().ainvoke(input, config, **kwargs)
-        return result + "?" if isinstance(result, str) else result
+        try:
+            return super().run(*args, **kwargs)
+        except ValueError as error:
+            return f"failed: {error}"
 
 
 def runnable_as_tool() -> BaseTool:
@@ -320,7 +306,6 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "state": lambda: (Stateful(start=7, colour="red"), FIVE),
     "validated state": lambda: (Validating(start=7), FIVE),
     "state and a function": lambda: (made(refund, Args, StatefulFunction), BOB),
-    "static run": lambda: (Static(), FIVE),
     "v1 schema": lambda: (made(refund, ArgsV1), {"x": "5", "customer_id": "bob"}),
     "defaults": lambda: (made(lambda x=0, customer="", tags=(): note(x=x), Fancy), {"amount": 5}),
     "validator that adds": lambda: (made(lambda x: note(x=x), Taxed), {"x": 10}),
@@ -339,7 +324,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "runnable": lambda: (runnable_as_tool(), FIVE),
     "command": lambda: (giving(Command(goto="end", update={"x": 1})), FIVE),
     "partial": lambda: (made(functools.partial(pay_with, "client"), Amount), FIVE),
-    "wrapped ways": lambda: (Shouting.from_function(refund), FIVE),
+    "wrapped ways": lambda: (Composio.from_function(refund), FIVE),
 }
 
 
@@ -594,11 +579,6 @@ def patched() -> Any:
     made = Subclass()
     object.__setattr__(made, "invoke", lambda given, config=None: note(given=given))
     return made
-
-
-class Composio(StructuredTool):
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        return f"<{super().run(*args, **kwargs)}>"
 
 
 X_7 = {"x": "7"}

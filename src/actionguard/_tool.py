@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import (
-    patch_config,
-    run_in_executor,
-    var_child_runnable_config,
-)
+from langchain_core.runnables import RunnableConfig, config, run_in_executor
 from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools.base import FILTERED_ARGS, get_all_basemodel_annotations
@@ -216,19 +211,21 @@ class _Behind:
 
     def _new_way(self, name: str) -> AnyCallable:
         bare: Any = self.bare
-        body = getattr(bare, name)
+        run = looks = getattr(bare, name)
         if name == "_run" and _runs_a_body(bare, name) and bare.func is None:
-            return body  # type: ignore[no-any-return] # it only says that there is no function
-        is_plain = name == "_arun" and _is_plain(bare)
-        sets_config = is_plain and isinstance(bare, (StructuredTool, Tool))
-        sets_config = sets_config and sys.version_info < (3, 11)
+            return run  # type: ignore[no-any-return] # it only says that there is no function
+        context: Any = nullcontext
+        if name == "_arun" and _is_plain(bare):
+            run, looks = functools.partial(_in_executor, bare), bare._run
+            if sys.version_info < (3, 11) and isinstance(bare, (StructuredTool, Tool)):
+                context = _config_set
         guarded: Any
         if name in _ASYNC:
 
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 try:
-                    with _config_set(kwargs) if sets_config else nullcontext():
-                        return await self._through(name, args, kwargs)(*args, **kwargs)
+                    with context(kwargs):
+                        return await self._through(name, run, args, kwargs)(*args, **kwargs)
                 finally:
                     self.show()
 
@@ -236,49 +233,44 @@ class _Behind:
 
             def guarded(*args: Any, **kwargs: Any) -> Any:
                 try:
-                    return self._through(name, args, kwargs)(*args, **kwargs)
+                    return self._through(name, run, args, kwargs)(*args, **kwargs)
                 finally:
                     self.show()
 
-        if is_plain:
-            body = bare._run  # what this takes is passed to it
-        functools.update_wrapper(guarded, body, updated=())
+        functools.update_wrapper(guarded, looks, updated=())
         if name in ("_run", "_arun"):
-            # langchain-core reads these at every call; resolved, they are read much faster.
-            hints, signature = hints_of(body), inspect.signature(body)
-            parameters = [
-                p.replace(annotation=hints[p.name]) for p in signature.parameters.values()
-            ]
-            signature = signature.replace(parameters=parameters)
-            guarded.__signature__ = signature
+            # langchain-core reads these at every call: it reads them faster if they are resolved.
+            hints, signature = hints_of(looks), inspect.signature(looks)
+            resolved = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+            guarded.__signature__ = signature.replace(parameters=resolved)
             guarded.__annotations__ = {n: h for n, h in hints.items() if h is not inspect._empty}
-            guarded.__doc__ = inspect.getdoc(body)
+            guarded.__doc__ = inspect.getdoc(looks)
         return guarded  # type: ignore[no-any-return]
 
-    def _through(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AnyCallable:
-        """The way of one call through all gates to the body, with its answer to a refusal."""
+    def _through(
+        self, name: str, run: AnyCallable, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AnyCallable:
+        """The way of one call through all gates, with its answer to a refusal."""
         is_entry = name in _ENTRIES
         call_id = _input_of(args, kwargs)[1] if is_entry else kwargs.pop(_CALL_ID, None)
 
         def refuse(refused: Refused) -> Any:
             if isinstance(refused.error, asyncio.CancelledError):
                 raise refused.error
-            answer: Any = refused.message
-            if call_id is not None:
-                answer = ToolMessage(
-                    answer, name=self.bare.name, tool_call_id=call_id, status="error"
-                )
+            name, answer = self.bare.name, refused.message
+            message = (
+                ToolMessage(answer, name=name, tool_call_id=call_id, status="error")
+                if call_id is not None
+                else answer
+            )
             with_artifact = self.bare.response_format == "content_and_artifact" and not is_entry
-            return (answer, None) if with_artifact else answer
+            return (message, None) if with_artifact else message
 
-        way: AnyCallable = getattr(self.bare, name)
-        if name == "_arun" and _is_plain(self.bare):
-            way = functools.partial(_in_executor, self.bare)
         gates = self._gates.get(name) or self._new_gates(name)
         for gate, bind in gates:
             answers = refuse if gate is gates[-1][0] else _reraise
-            way = (gate.coroutine if name in _ASYNC else gate.plain)(way, bind, answers)
-        return way
+            run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, answers)
+        return run
 
     def _new_gates(self, name: str) -> list[tuple[Gate, Bind]]:
         gates: list[tuple[Gate, Bind]] = []
@@ -347,14 +339,13 @@ def _bind_input(
     given, call_id = _input_of(args, kwargs)
     extra = {name: value for name, value in kwargs.items() if name not in _OPTIONS}
     if isinstance(given, dict):
-        extra.update(given)
+        given = extra = {**given, **extra}
     try:
-        is_named = isinstance(given, dict)
-        named = arguments.bind(*bare._to_args_and_kwargs(extra if is_named else given, call_id))
+        named = arguments.bind(*bare._to_args_and_kwargs(given, call_id))
     except Exception:  # the method may take what does not fit the schema
-        named = {} if isinstance(given, dict) else Unnamed(input=given)
-    for name in extra.keys() - named.keys():
-        named[name] = extra[name]
+        named = {} if given is extra else Unnamed(input=given)
+    for name, value in extra.items():
+        named.setdefault(name, value)
     return arguments.visible(named)
 
 
@@ -381,12 +372,13 @@ def _config_set(kwargs: dict[str, Any]) -> Iterator[None]:
     bare tool knows it all the same: langchain-core runs all of its `invoke` in the executor.
     """
     manager = kwargs.get("run_manager")
-    config = patch_config(kwargs.get("config"), callbacks=manager.get_child() if manager else None)
-    token = var_child_runnable_config.set(config)
+    callbacks = manager.get_child() if manager else None
+    child_config = config.patch_config(kwargs.get("config"), callbacks=callbacks)
+    token = config.var_child_runnable_config.set(child_config)
     try:
         yield
     finally:
-        var_child_runnable_config.reset(token)
+        config.var_child_runnable_config.reset(token)
 
 
 async def _in_executor(bare: Any, *args: Any, **kwargs: Any) -> Any:
@@ -486,9 +478,12 @@ def _fields_of(schema: Any) -> dict[str, tuple[Any, Any]]:
         return {n: (None, dict(p).get("default", PydanticUndefined)) for n, p in properties.items()}
     hints = get_all_basemodel_annotations(schema)
     fields: dict[str, Any] = get_fields(schema)
-    required = {n for n, f in fields.items() if getattr(f, "required", False)}  # of pydantic 1
+    # What pydantic 1 requires has None for its default.
     return {
-        name: (hints.get(name), PydanticUndefined if name in required else field.default)
+        name: (
+            hints.get(name),
+            PydanticUndefined if getattr(field, "required", False) else field.default,
+        )
         for name, field in fields.items()
     }
 
