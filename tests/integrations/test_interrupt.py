@@ -787,6 +787,34 @@ def test_async_checkpointers(refund: BaseTool, tmp_path: Path) -> None:
     assert ran == [5]
 
 
+def test_subagents_of_deepagents(refund: BaseTool) -> None:
+    """The calls of two subagents at once are answered crosswise, each with its own answer."""
+    deepagents = pytest.importorskip("deepagents")
+
+    def subagent(amount: int) -> dict[str, Any]:
+        model = Model(turns=[calls(amount), AIMessage("done")])
+        about = {"name": f"sub{amount}", "description": "Refunds.", "system_prompt": "Refund."}
+        return {**about, "tools": [refund], "model": model}
+
+    made = [
+        {"name": "task", "args": {"description": "x", "subagent_type": f"sub{n}"}, "id": f"t{n}"}
+        for n in (10, 9999)
+    ]
+    built = deepagents.create_deep_agent(
+        Model(turns=[AIMessage("", tool_calls=made), AIMessage("done")]),
+        subagents=[subagent(10), subagent(9999)],
+        checkpointer=InMemorySaver(),
+    )
+    ids = questions(built.invoke({"messages": [("user", "refund")]}, THREAD))
+    assert set(ids) == {10, 9999}
+    paused = built.invoke(Command(resume={ids[9999]: {"type": "reject"}}), THREAD)
+    assert set(questions(paused)) == {10}
+    result = built.invoke(Command(resume=APPROVE), THREAD)
+
+    assert result["messages"][-1].content == "done"
+    assert ran == [10]
+
+
 def test_langgraph_is_imported_here_only() -> None:
     """Without LangGraph everything else works, and the error says what to install."""
     code = (
