@@ -625,6 +625,27 @@ def test_ways_of_its_own(number: int, approved: bool, log: AuditLog, lines: Any)
         assert "DENIED: " in str(result)
 
 
+@pytest.mark.parametrize("make", [lambda: own("invoke"), lambda: made(anything, JSON_SCHEMA)])
+def test_changed_while_a_person_thinks(make: Any, log: AuditLog) -> None:
+    """What the caller does to its input meanwhile reaches no body; a change within is noticed."""
+    given: dict[str, Any] = {"x": 1, "items": [1]}
+
+    def answer(action: Action) -> bool:
+        given["x"] = 1_000
+        if action.args["items"] == [1, 2]:
+            given["items"].append(3)
+        return True
+
+    guarded = guard(make(), channel=ScriptedChannel(answer), audit=log)
+    SEEN.clear()
+
+    guarded.invoke(given)
+
+    assert "1000" not in str(SEEN) and len(SEEN) == 1
+    given["items"].append(2)
+    assert guarded.invoke(given).startswith("BLOCKED: ") and len(SEEN) == 1
+
+
 def test_other_guarded_tool_in_the_body(log: AuditLog, lines: Any) -> None:
     """A released body that calls another guarded tool is not released for that one."""
     inner = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
@@ -712,7 +733,16 @@ def any_runtime(x: int, callbacks: Any = None, run_manager: Any = None) -> str:
     return note(x=x)
 
 
+def search(text: str, size: int = 3) -> str:
+    return note(text=text, size=size)
+
+
+class Query(BaseModel):
+    query: str = "everything"
+
+
 WITH_5000 = {"x": 1, "amount": 5000}
+ODD = {"properties": {"x": True, "amount": {"default": 5000}}}
 SHOWN: list[tuple[Callable[[], Any], Any, Any]] = [
     # Defaults that stand only in a schema, and those of the body.
     (lambda: made(anything, _schema(default=5000)), {"x": 1}, WITH_5000),
@@ -720,6 +750,8 @@ SHOWN: list[tuple[Callable[[], Any], Any, Any]] = [
     (lambda: made(anything, _schema()), {"x": 1}, {"x": 1}),
     (lambda: made(lambda x, amount=7: note(), _schema(default=1)), {"x": 1}, {"x": 1, "amount": 7}),
     (lambda: made(anything, WithDefaultV1), {"x": "1"}, WITH_5000),
+    (lambda: made(anything, ODD), {"x": 1}, WITH_5000),
+    (lambda: made(search, Query, Tool), {"query": "a"}, {"text": "a", "size": 3}),
     (lambda: made(unlisted, JSON_SCHEMA), {"x": 1}, {"x": 1, "dry_run": True}),
     # Names that others than LangChain's runtime use, too.
     (TakesCallbacks, {"x": 1, "callbacks": ["http://a"]}, {"x": 1, "callbacks": ["http://a"]}),

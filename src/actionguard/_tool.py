@@ -225,7 +225,7 @@ class _Behind:
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 try:
                     with context(kwargs):
-                        return await self._through(name, run, args, kwargs)(*args, **kwargs)
+                        return await self._call(name, run, args, kwargs)
                 finally:
                     self.show()
 
@@ -233,7 +233,7 @@ class _Behind:
 
             def guarded(*args: Any, **kwargs: Any) -> Any:
                 try:
-                    return self._through(name, run, args, kwargs)(*args, **kwargs)
+                    return self._call(name, run, args, kwargs)
                 finally:
                     self.show()
 
@@ -247,11 +247,13 @@ class _Behind:
             guarded.__doc__ = inspect.getdoc(looks)
         return guarded  # type: ignore[no-any-return]
 
-    def _through(
+    def _call(
         self, name: str, run: AnyCallable, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AnyCallable:
-        """The way of one call through all gates, with its answer to a refusal."""
+    ) -> Any:
+        """Make one call, through all gates, with its answer to a refusal."""
         is_entry = name in _ENTRIES
+        if is_entry:
+            args = tuple(map(_detached, args))
         call_id = _input_of(args, kwargs)[1] if is_entry else kwargs.pop(_CALL_ID, None)
 
         def refuse(refused: Refused) -> Any:
@@ -270,7 +272,7 @@ class _Behind:
         for gate, bind in gates:
             answers = refuse if gate is gates[-1][0] else _reraise
             run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, answers)
-        return run
+        return run(*args, **kwargs)
 
     def _new_gates(self, name: str) -> list[tuple[Gate, Bind]]:
         gates: list[tuple[Gate, Bind]] = []
@@ -324,6 +326,13 @@ def _own_entries(cls: type) -> frozenset[str]:
     return frozenset(own if own.isdisjoint(("invoke", "run")) else {*own, "ainvoke"})
 
 
+def _detached(given: Any) -> Any:
+    """The input of a call, in a dict that its caller cannot change while a person thinks."""
+    if type(given) is dict and isinstance(given.get("args"), dict):
+        return {**given, "args": {**given["args"]}}
+    return {**given} if type(given) is dict else given
+
+
 def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """What `invoke`, `run` and the like were given, and the id of the call."""
     given = args[0] if args else kwargs.get("input", kwargs.get("tool_input"))
@@ -346,7 +355,7 @@ def _bind_input(
         named = {} if given is extra else Unnamed(input=given)
     for name, value in extra.items():
         named.setdefault(name, value)
-    return arguments.visible(named)
+    return arguments.completed(arguments.visible(named))
 
 
 # --- plain tools, awaited --------------------------------------------------------------------
@@ -445,14 +454,19 @@ class _Arguments(Signature):
         """The same for a call on its way to the tool's body."""
         given = {name: value for name, value in kwargs.items() if name not in self.hidden}
         given.update((name, None) for name in self._later[len(args) :] if name)
-        return self.visible(super().bind(args, given))
+        named = self.visible(super().bind(args, given))
+        return named if args else self.completed(named)
 
     def visible(self, named: dict[str, Any]) -> dict[str, Any]:
-        """These arguments without what the runtime fills in, and with the schema's defaults."""
+        """These arguments without what the runtime fills in."""
         for name, value in tuple(named.items()):
             cls: Any = type(value)
             if name in self.hidden or _is_runtime(cls):
                 del named[name]
+        return named
+
+    def completed(self, named: dict[str, Any]) -> dict[str, Any]:
+        """These arguments, given by name, with the schema's defaults."""
         for name, default in self._defaults.items():
             named.setdefault(name, default)
         return named
@@ -474,8 +488,10 @@ def _body_of(tool: Any, way: str) -> Any:
 def _fields_of(schema: Any) -> dict[str, tuple[Any, Any]]:
     """The fields of a tool's schema, each with its annotation and its default."""
     if isinstance(schema, dict):
-        properties = schema.get("properties", {})
-        return {n: (None, dict(p).get("default", PydanticUndefined)) for n, p in properties.items()}
+        properties = schema.get("properties") or {}
+        stated = {n: p for n, p in properties.items() if isinstance(p, dict)}  # it may be a bool
+        none = PydanticUndefined
+        return {n: (None, stated.get(n, {}).get("default", none)) for n in properties}
     hints = get_all_basemodel_annotations(schema)
     fields: dict[str, Any] = get_fields(schema)
     # What pydantic 1 requires has None for its default.
