@@ -266,7 +266,7 @@ def test_a_burst_of_waits_does_not_start_its_threads_on_the_loop(
 
     assert asyncio.run(main()) == list(range(100))
     assert starters.count(threading.main_thread()) == 1
-    assert len(starters) == 100
+    assert len(starters) == 101
 
 
 def test_a_wait_that_is_cancelled_in_a_burst_starts_nothing() -> None:
@@ -286,7 +286,7 @@ def test_a_wait_that_is_cancelled_in_a_burst_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
-@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("failing", [1, 2, 3])
 def test_a_thread_that_cannot_start_is_its_own_callers_error(
     monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
 ) -> None:
@@ -300,18 +300,34 @@ def test_a_thread_that_cannot_start_is_its_own_callers_error(
             raise error
         start(thread)
 
-    async def wait(n: int) -> object:
-        try:
-            return await in_thread(abs, -n)
-        except BaseException as raised:
-            return raised
-
     async def main() -> list[object]:
-        return await asyncio.gather(*(wait(n) for n in range(3)))
+        waits = (in_thread(abs, -n) for n in range(1, 4))
+        return await asyncio.gather(*map(caught, waits))
 
     monkeypatch.setattr(threading.Thread, "start", limited)
 
-    assert asyncio.run(main()) == [error if n == failing else n for n in range(3)]
+    assert asyncio.run(main()) == [error if n == failing else n for n in range(1, 4)]
+
+
+async def caught(wait: Awaitable[object]) -> object:
+    try:
+        return await wait
+    except BaseException as raised:
+        return raised
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, each of the callers is told, and none waits for ever."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> list[object]:
+        return await asyncio.gather(*(caught(in_thread(abs, n)) for n in range(3)))
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    assert [type(error) for error in asyncio.run(main())] == [RuntimeError] * 3
 
 
 class Callables:

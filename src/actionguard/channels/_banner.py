@@ -1,25 +1,27 @@
-"""The request as a person reads it at a terminal: nothing forged, and nothing cut unsaid."""
+"""The request as a person reads it at a terminal: nothing forged, and every cut stated."""
 
 from __future__ import annotations
 
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, takewhile
+from typing import NamedTuple
 
 from actionguard._values import cut, escape, label, shares, show
+from actionguard.channels.base import earlier_line
 from actionguard.core import Action, Decision
 
 QUESTION = "Approve this action? [y/N] "
+_HINT = "y approves, Enter denies, other text denies with that reason"
 
 #: The rules are as wide as this, or as the window.
 _RULE = 62
-#: How many lines a request takes at most where it can be scrolled.
+#: How many lines a request takes at most where there is no window.
 _MOST_LINES = 120
 _NAME_LIMIT = 60
 #: The arguments get this many lines at least, if need be in place of the description.
 _FEW_LINES = 4
-#: A text that has fewer cells than this says in short how much of it is left out.
+#: In a window with fewer columns, notes are as short as can be.
 _FEW_CELLS = 48
 
 #: What the banner itself draws, and what stands for it where there is no more than ASCII.
@@ -29,124 +31,149 @@ _ASCII = str.maketrans(
 
 
 class Banner:
-    """Lays requests out for one window.
+    """Lays a request out for one window.
 
     Args:
+        action: The request.
         columns: Width of the window; taken for 20 if it is less.
         rows: Height of the window; None where there is none.
         encoding: Characters that it cannot say are shown as escapes.
         dumb: Whether the terminal is known to draw no more than ASCII.
     """
 
-    def __init__(self, columns: int, rows: int | None, encoding: str, *, dumb: bool) -> None:
+    def __init__(
+        self, action: Action, columns: int, rows: int | None, encoding: str, *, dumb: bool
+    ) -> None:
+        self._action = action
         self._width = max(columns, 20) - 1  # terminals differ in what the last column does
-        self._rows = rows
         self._encoding = encoding
+        # Besides, the question takes a line or two, and the outcome one.
+        self._room = rows - 2 - len(QUESTION + "yes") // self._width if rows else _MOST_LINES
         drawn = "".join(map(chr, _ASCII))
         self._plain = dumb or self._sayable(drawn) != drawn
+        #: Whether something was left out of what was laid out last.
+        self.is_cut = False
 
-    def text(self, action: Action, waiting: int | None) -> str:
-        """The request, up to the question.
+    def request(self, waiting: int) -> str:
+        """The request, cut to fit the window together with the question.
 
-        What is longer than the window is shown twice: in full, to scroll back to, and then cut
-        so that the tool's name, each argument and the question are on the screen together.
+        Args:
+            waiting: How many requests wait behind this one.
         """
-        arguments = [_forms(*item) for item in islice(action.args.items(), _MOST_LINES)]
-        lines = self._lines(action, arguments, waiting, _MOST_LINES)
-        if self._rows:
-            # Besides, the question takes a line or two, and the outcome one.
-            room = self._rows - 2 - len(QUESTION + "yes") // self._width
-            if len(lines) > room:
-                lines += ["", *self._lines(action, arguments, waiting, room, " (in short)")]
-        return "\n" + "".join(line + "\n" for line in lines)
+        self.is_cut = False
+        action, earlier = self._action, earlier_line(self._action)
+        summary = " ".join(takewhile(str.strip, _description(action)))
+        tool = self._fit(escape(action.tool_name), " Tool: ", 2)
+        about = self._fit(escape(" ".join(summary.split())), " About: ", 3) if summary else []
+        head, end = self._head(), [self._rule()]
+        known = self._lines(f"{earlier}.") if earlier else []
+        known += self._lines(f"{waiting:,} more waiting") if waiting else []
+        hint = self._lines(f"{_HINT}; v shows all")
+        room = self._room - len(tool) - 1
+        # In a small window, the arguments come first.
+        for part in (end, known, hint, head, about):
+            if room - len(part) < _FEW_LINES:
+                self.is_cut |= part is about and bool(about)
+                part.clear()
+            room -= len(part)
+        arguments = self._arguments(max(room, 1))
+        if hint and not self.is_cut:
+            hint = self._lines(_HINT)
+        return _text(["", *head, *tool, *about, " Args:", *arguments, *end, *known, *hint])
+
+    def everything(self) -> str:
+        """All of the request, for a pager."""
+        action, parts = self._action, [(escape(self._action.tool_name), " Tool: ")]
+        if action.tool_description:
+            parts += [("\n".join(map(escape, _description(action))), " About: ")]
+        lines = [*self._head(), *(row.text for part in parts for row in self._rows(*part))]
+        lines.append(" Args:")
+        for name, value in action.args.items():
+            lines += [row.text for row in self._rows(_in_rows(name, value), "    ")]
+        return _text([*lines, *([] if action.args else ["    (none)"]), self._rule()])
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""
-        if decision.approved:
-            return self._drawn(" ✅ approved")
-        if not decision.unanswered:
-            return self._drawn(" ⛔ denied")
-        text = f"{self._drawn('⛔')} not approved: {decision.comment}"
-        return "\n" + "\n".join(self._wrap(text, " ", "    "))
+        said = "✅ approved"
+        if not decision.approved:
+            said = "⛔ not approved" if decision.unanswered else "⛔ denied"
+            said += f": {escape(decision.comment)}" if decision.comment else ""
+        return "\n" * decision.unanswered + "\n".join(self._lines(said))
 
-    def _lines(
-        self,
-        action: Action,
-        arguments: list[tuple[str, str]],
-        waiting: int | None,
-        room: int,
-        note: str = "",
-    ) -> list[str]:
-        rule = self._drawn("─") * min(_RULE, self._width)
-        title = self._drawn("🛑 actionguard — approval required") + note
-        head = [rule, *self._wrap(title, " ", "    "), rule]
-        tool = self._fit(escape(action.tool_name), " Tool: ", 2)
-        summary = _summary(action)
-        about = self._fit(summary, " About: ", 3) if summary else []
-        end = [rule]
-        if waiting is not None:
-            end += self._wrap(f"Waiting behind this one: {waiting:,}", " ", "    ")
-        room -= len(tool) + 1
-        # In a small window, the arguments come first.
-        for part in (end, head, about):
-            if room - len(part) < _FEW_LINES:
-                part.clear()
-            room -= len(part)
-        lines = self._arguments(arguments, len(action.args), max(room, 1))
-        return [*head, *tool, *about, " Args:", *lines, *end]
+    def _head(self) -> list[str]:
+        title = self._lines("🛑 actionguard — approval required")
+        return [self._rule(), *title, self._rule()]
 
-    def _arguments(self, arguments: list[tuple[str, str]], count: int, room: int) -> list[str]:
+    def _rule(self) -> str:
+        return self._drawn("─") * min(_RULE, self._width)
+
+    def _lines(self, text: str) -> list[str]:
+        return [row.text for row in self._wrap(self._drawn(text), " ", "    ")]
+
+    def _arguments(self, room: int) -> list[str]:
+        count = len(self._action.args)
         if not count:
             return ["    (none)"]
-        if count > room:
-            arguments = arguments[: room - 1]
-        left = count - len(arguments)
-        needs = [len(list(islice(self._rows_of(rows, "    "), room + 1))) for rows, _ in arguments]
-        rooms = shares(needs, room - bool(left))
+        shown = list(islice(self._action.args.items(), count if count <= room else room - 1))
+        left = count - len(shown)
+        texts = [_in_rows(*item) for item in shown]
+        needs = [len(list(islice(self._rows(text, "    "), room + 1))) for text in texts]
         lines = []
-        for (rows, row), need, share in zip(arguments, needs, rooms, strict=True):
+        for item, text, need, share in zip(
+            shown, texts, needs, shares(needs, room - bool(left)), strict=True
+        ):
             in_rows = share == need or share > _FEW_LINES
-            lines += self._fit(rows if in_rows else row, "    ", share)
-        return [*lines, f"    {self._drawn('…')} {left:,} more"] if left else lines
+            lines += self._fit(text if in_rows else _in_one_row(*item), "    ", share)
+        if left:
+            self.is_cut = True
+            lines.append(f"    {self._drawn('…')} {left:,} more")
+        return lines
 
     def _fit(self, text: str, first: str, room: int) -> list[str]:
-        """The text in at most so many lines; cut in its middle if it is too long for them."""
-        text, gap = self._sayable(text), self._drawn("…")
-        wide = room * (self._width - 8) >= _FEW_CELLS  # beside the marks of its rows
+        """The text in at most so many lines; if it is too long, some in its middle are left out."""
+        text, most, gap = self._sayable(text), 2 * room * self._width, self._drawn("…")
+        if len(text) <= 2 * most:
+            rows = list(self._rows(text, first))
+        else:  # only its ends can be seen
+            rows = [*self._rows(text[:most], first)]
+            rows += self._rows(text[-most:], first, len(text) - most)
+        if len(rows) <= room:
+            return [row.text for row in rows]
+        self.is_cut = True
+        if room == 1:
+            note = self._note(f" {gap} {len(text):,}", " characters")
+            return [first + text[: _reach(text, 0, self._width - len(first + note))] + note]
+        tail = rows[len(rows) - (room - 1) // 3 :]
+        head = rows[: room - 1 - len(tail)]
+        start, end = head[-1].end, tail[0].start if tail else len(text)
+        number = self._note(f"{end - start:,}", " characters")
+        newline = "\n"
+        if text[start] == newline and (not tail or text[end - 1] == newline):
+            number = f"{text.count(newline, start, end) - bool(tail):,} lines"
+        note = self._note(f"      {gap} {number}", " left out")
+        return [*(row.text for row in head), note, *(row.text for row in tail)]
 
-        def lines_of(text: str) -> list[str]:
-            return list(islice(self._rows_of(text, first), room + 1))
+    def _note(self, number: str, what: str) -> str:
+        """How much is left out; a small window has no room for words."""
+        return number + what if self._width >= _FEW_CELLS else number
 
-        def shortened(kept: int) -> str:
-            left, tail = len(text) - kept, kept // 3
-            note = f"{gap} {left:,} characters left out {gap}" if wide else f"{gap}+{left:,}{gap}"
-            return f"{text[: kept - tail]} {note} {text[len(text) - tail :]}"
-
-        lines = lines_of(text)
-        if len(lines) <= room:
-            return lines
-        # By trial: how far characters reach depends on their width, on words and on newlines.
-        sizes = range(min(len(text), room * self._width))
-        size = bisect_right(sizes, room, key=lambda kept: len(lines_of(shortened(kept))))
-        return lines_of(shortened(max(size - 1, 0)))
-
-    def _rows_of(self, text: str, first: str) -> Iterator[str]:
+    def _rows(self, text: str, first: str, start: int = 0) -> Iterator[_Row]:
         """The lines of a text of one row or several, each marked as what it continues."""
         for row in text.split("\n"):
-            yield from self._wrap(row, first, self._drawn("      ┆ "))
-            first = self._drawn("      │ ")
+            yield from self._wrap(row, first, self._drawn("      ┆ "), start)
+            first, start = self._drawn("      │ "), start + len(row) + 1
 
-    def _wrap(self, text: str, first: str, rest: str) -> Iterator[str]:
+    def _wrap(self, text: str, first: str, rest: str, start: int = 0) -> Iterator[_Row]:
         """The text in lines of the window's width, so that the terminal itself never wraps one."""
-        text, start = self._sayable(text), 0
+        text, begin = self._sayable(text), 0
         while True:
-            end = _reach(text, start, self._width - len(first))
+            end = _reach(text, begin, self._width - len(first))
             if end < len(text):
-                end = text.rfind(" ", (start + end) // 2, end) + 1 or end
-            yield first + text[start:end]
-            if end >= len(text):
+                end = text.rfind(" ", (begin + end) // 2, end) + 1 or end
+            yield _Row(first + text[begin:end], start + begin, start + end)
+            if end == len(text):
                 return
-            first, start = rest, end
+            first, begin = rest, end
 
     def _drawn(self, text: str) -> str:
         return text.translate(_ASCII) if self._plain else text
@@ -155,21 +182,36 @@ class Banner:
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
-def _summary(action: Action) -> str:
-    """The first paragraph of the description, as one line."""
-    text = str.__str__(action.tool_description or "").strip()
-    paragraph = " ".join(takewhile(str.strip, text.split("\n")))
-    return escape(" ".join(paragraph.split()))
+class _Row(NamedTuple):
+    """One line on the screen, and where it stands in the text that it shows."""
+
+    text: str
+    start: int
+    end: int
 
 
-def _forms(name: str, value: object) -> tuple[str, str]:
-    """An argument in two forms: with a text of several lines in as many rows, and in one row."""
-    named = cut(label(name), _NAME_LIMIT)
-    row = f"{named} = {show(value)}"
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _description(action: Action) -> list[str]:
+    return str.__str__(action.tool_description or "").strip().split("\n")
+
+
+def _in_rows(name: str, value: object) -> str:
+    """An argument, a text of several lines in as many rows."""
     if type(value) is str and "\n" in value.strip("\n"):
         rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
-        return "\n".join([f"{named} =", *map(escape, rows)]), row
-    return row, row
+        return "\n".join([f"{_name(name)} =", *map(escape, rows)])
+    return _in_one_row(name, value)
+
+
+def _in_one_row(name: str, value: object) -> str:
+    return f"{_name(name)} = {show(value)}"
+
+
+def _name(name: str) -> str:
+    return cut(label(name), _NAME_LIMIT)
 
 
 def _reach(text: str, start: int, cells: int) -> int:
@@ -180,7 +222,7 @@ def _reach(text: str, start: int, cells: int) -> int:
         if cells < 0:
             break
         end += 1
-    return max(end, start + 1)
+    return min(max(end, start + 1), len(text))
 
 
 def _cells(char: str) -> int:

@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary
 from actionguard.channels.base import (
     ApprovalChannel,
     AsyncCaller,
-    async_caller,
     async_form,
     outcome_of,
     start_thread,
+    work_for,
 )
 from actionguard.core import Action, Decision
 
@@ -69,13 +69,15 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     in_main = threading.current_thread() is threading.main_thread()
     caller = AsyncCaller(lambda: answered.done() or not loop.is_running(), in_main)
     context = contextvars.copy_context()
-    context.run(async_caller.set, caller)
-    # Starting a thread means waiting until it runs: a loop that started a thousand by itself would
-    # stand still for a tenth of a second. So it starts one, which starts the next, and so on.
+
+    def work() -> T:
+        work_for(caller)
+        return context.run(function, *args)
+
     jobs = _new_jobs.setdefault(loop, [])
-    jobs.append((answered, partial(context.run, function, *args)))
+    jobs.append((answered, work))
     if len(jobs) == 1:
-        loop.call_soon(lambda: _start_next(_new_jobs.pop(loop)[::-1]))
+        loop.call_soon(lambda: _start(_new_jobs.pop(loop)))
     return (await answered)()
 
 
@@ -85,21 +87,26 @@ _Job = tuple["asyncio.Future[Callable[[], Any]]", Callable[[], Any]]
 _new_jobs: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Job]] = WeakKeyDictionary()
 
 
-def _start_next(jobs: list[_Job]) -> None:
-    while jobs:
-        answered, work = jobs.pop()
-        if answered.done():  # it was cancelled
-            continue
-        try:
-            start_thread(partial(_run_job, answered, work, jobs))
-        except BaseException as error:  # no more threads, or Ctrl-C
-            _answer(answered, partial(_raise, error))
-        else:
-            break
+def _start(jobs: list[_Job]) -> None:
+    # Starting a thread means waiting until it runs: a loop that started a thousand by itself would
+    # stand still for a tenth of a second. So it starts one, which starts the others.
+    if len(jobs) > 1:
+        with suppress(RuntimeError):  # no more threads, as each of them will find out
+            start_thread(partial(_start_each, jobs))
+            return
+    _start_each(jobs)
 
 
-def _run_job(answered: asyncio.Future[Any], work: Callable[[], Any], others: list[_Job]) -> None:
-    _start_next(others)
+def _start_each(jobs: list[_Job]) -> None:
+    for answered, work in jobs:
+        if not answered.done():  # it was not cancelled meanwhile
+            try:
+                start_thread(partial(_do, answered, work))
+            except BaseException as error:  # no more threads, or Ctrl-C
+                _answer(answered, partial(_raise, error))
+
+
+def _do(answered: asyncio.Future[Any], work: Callable[[], Any]) -> None:
     _answer(answered, outcome_of(work))
 
 

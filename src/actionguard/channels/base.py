@@ -6,7 +6,6 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -92,8 +91,17 @@ class AsyncCaller(NamedTuple):
     in_main_thread: bool
 
 
-#: Set in a thread that was started for an async caller.
-async_caller: ContextVar[AsyncCaller | None] = ContextVar("actionguard_caller", default=None)
+_here = threading.local()
+
+
+def async_caller() -> AsyncCaller | None:
+    """Whom this thread was started for; None in a thread of the program."""
+    return getattr(_here, "caller", None)
+
+
+def work_for(caller: AsyncCaller) -> None:
+    """Say whom this thread was started for."""
+    _here.caller = caller
 
 
 def start_thread(work: Callable[[], object]) -> threading.Thread:

@@ -4,49 +4,66 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import contextvars
 import inspect
 import os
+import re
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from functools import partial
-from typing import TextIO
+from time import monotonic
+from typing import Any, TextIO
 
-from actionguard._values import show
+from actionguard._values import cut, escape, show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
-from actionguard.channels._terminal import WITHDRAWN, Unanswered
-from actionguard.channels.base import ApprovalChannel, async_form_of, outcome_of, start_thread
+from actionguard.channels._terminal import WITHDRAWN, Input, Unanswered
+from actionguard.channels.base import ApprovalChannel, async_caller, seconds
 from actionguard.core import Action, Decision
 
-#: Seconds that a cancelled wait may take to put the terminal back in order.
-_PATIENCE = 1.0
+_NAME_LIMIT = 60
+#: What a comment need not repeat: "no, wrong customer", but not "no refunds on Sundays".
+_NO = re.compile(r"no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
+
+#: Who answers: the descriptor of a terminal, or an input function.
+Source = int | Input
 
 
 class CLIChannel(ApprovalChannel):
-    """Shows the action at the terminal; `y` or `yes` approves, anything else denies.
+    """Shows the action at the terminal and takes a line as the answer.
 
-    Works in scripts, in notebooks and in pipes. One question is asked at a time in the whole
-    process: the next caller, whatever its thread, task or channel object, waits its turn.
+    `y` or `yes` approves. Enter, `n` and `no` deny. Any other text denies as well, and becomes the
+    comment that agent and log get: `no, wrong customer` or `wrong customer`. Where the request was
+    cut to fit the window, `v` shows all of it in a pager, and the question is asked again.
+
+    Works in scripts and in notebooks. One question is asked at a time in the whole process: the
+    next caller, whatever its thread, task or channel object, waits its turn. Where nobody can be
+    asked (stdin is a pipe, a file or closed, or the input ends), the action is denied at once as
+    unanswered, with a comment that says why.
 
     Args:
         stream: Where the request is shown. If left out, `sys.stderr` at the time of asking; or
-            the terminal, where stderr was redirected and a person sits at stdin.
-        input_fn: Takes the question, returns the answer. If left out, `input` at the time of
-            asking; or, on a terminal, keys that were pressed after the question appeared.
+            the terminal, if stderr was redirected and a person sits at stdin.
+        input_fn: Takes the question, returns the answer. If left out, the person at the terminal
+            of stdin is asked; or `input`, where a notebook or a test replaced it.
+        timeout: Seconds from the request after which it is denied as unanswered, whether or not it
+            was its turn by then. If left out, there is no limit.
 
     Raises:
-        TypeError: The stream has no `write`, or `input_fn` is no plain function.
+        TypeError: The stream has no `write`, or `input_fn` is not a plain function.
+        ValueError: The timeout is not a finite number of seconds, 0 or more.
     """
 
     name = "cli"
 
     def __init__(
-        self, *, stream: TextIO | None = None, input_fn: Callable[[str], str] | None = None
+        self,
+        *,
+        stream: TextIO | None = None,
+        input_fn: Input | None = None,
+        timeout: float | None = None,
     ) -> None:
         if isinstance(stream, type) or not (stream is None or hasattr(stream, "write")):
             raise TypeError(f"CLIChannel takes an open text stream as stream, not {show(stream)}")
@@ -58,113 +75,96 @@ class CLIChannel(ApprovalChannel):
             )
         self._stream = stream
         self._input_fn = input_fn
+        self.timeout = None if timeout is None else seconds("timeout", timeout)
 
     def request_approval(self, action: Action) -> Decision:
         """Wait for the turn, ask, and wait for the answer.
 
         Returns:
-            The person's answer; or a denial marked as unanswered, saying why nobody could be asked.
+            The person's answer; or a denial marked as unanswered, saying why nobody answered.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            TypeError: `input_fn` returned something else than a str.
+            TypeError: `input_fn` returned something other than a str.
             Exception: Whatever else `input_fn` raises.
         """
-        turn = _Turn()
+        # Async callers need no other form of this: the thread that asks for them knows of them.
+        turn = _Turn(self.timeout)
         try:
-            _line.enter(turn)
-            return self._in_turn(action, turn)
-        finally:
-            _line.leave(turn)  # Ctrl-C may have kept it from doing so
-
-    @async_form_of(request_approval)
-    async def _request_approval(self, action: Action) -> Decision:
-        """The same for guarded async code: cancelled, it takes its question back."""
-        import asyncio
-
-        turn = _Turn(asyncio.get_running_loop().is_running)
-        work = partial(contextvars.copy_context().run, self._in_turn, action, turn)
-        outcome: Future[Callable[[], Decision]] = Future()
-        outcome.set_running_or_notify_cancel()  # it is the thread's, whoever stops waiting
-
-        # A thread asks, but only once it is this caller's turn. Until it has asked, it needs
-        # nothing of the loop: a guarded plain function, queueing behind it, may block that.
-        def called(_: Future[None]) -> None:
-            try:
-                if not turn.cancelled():
-                    start_thread(lambda: outcome.set_result(outcome_of(work)))
-            except RuntimeError as error:  # no more threads
-                outcome.set_exception(error)
-
-        turn.add_done_callback(called)
-        answered = asyncio.wrap_future(outcome)
-        try:
-            _line.enter(turn)
-            return (await answered)()
-        except asyncio.CancelledError:
-            _line.give_up(turn)
-            if turn.terminal is not None:
-                # The program may go on at the terminal: first, our thread lets go of that.
-                await asyncio.wait({asyncio.wrap_future(outcome)}, timeout=_PATIENCE)
-            raise
-        finally:
-            _line.give_up(turn)
-
-    def _in_turn(self, action: Action, turn: _Turn) -> Decision:
-        """Wait for the turn, ask, and pass the turn on."""
-        try:
-            _line.wait(turn)
-            return self._ask(action, turn)
+            with _line.place(turn):
+                return self._ask(action, turn)
         except Unanswered as why:
-            return _unanswered(why)
-        finally:
-            _line.leave(turn)
+            return self._unanswered(why)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
-        turn.terminal = _terminal.terminal_of_stdin() if self._input_fn is None else None
-        if turn.withdrawn():
-            raise Unanswered(WITHDRAWN)
-        with self._stream_for(turn.terminal) as stream:
+        turn.look()
+        try:
+            source = self._input_fn or _terminal.replaced_input() or _terminal.keyboard()
+        except Unanswered as why:
+            stream, name = self._stream or sys.stderr, cut(escape(action.tool_name), _NAME_LIMIT)
+            if stream is not None:
+                _Screen(stream).end(f"actionguard: {name} was not approved: {why}")
+            raise
+        with self._stream_for(source) as stream:
             screen = _Screen(stream)
-            waiting = len(_line) - 1
-            told = waiting if waiting or turn.queued else None
-            screen.write(screen.banner.text(action, told))
             try:
-                answer = self._answer(screen, turn)
-                decision = Decision(answer.strip().lower() in ("y", "yes"))
+                decision = self._decision(self._answer(action, screen, source, turn))
             except Unanswered as why:
-                decision = _unanswered(why)
+                decision = self._unanswered(why)
             except KeyboardInterrupt:
                 screen.end("")
                 _line.interrupt()
                 raise
-            screen.end(screen.banner.outcome(decision))
+            screen.end(screen.banner(action).outcome(decision))
             return decision
 
-    def _stream_for(self, terminal: int | None) -> AbstractContextManager[TextIO]:
+    def _answer(self, action: Action, screen: _Screen, source: Source, turn: _Turn) -> str:
+        _terminal.wait_for_reader(turn.look)
+        while True:
+            banner = screen.banner(action)
+            screen.write(banner.request(_line.waiting()))
+            answer = self._read(screen, source, turn)
+            turn.look()
+            if not isinstance(answer, str):
+                raise TypeError(
+                    f"the answer to CLIChannel's question must be a str, not {show(answer)}"
+                )
+            text = str.__str__(answer).strip()
+            if text.lower() != "v" or not banner.is_cut:
+                return text
+            screen.page(banner.everything())
+
+    def _read(self, screen: _Screen, source: Source, turn: _Turn) -> str:
+        try:
+            if not isinstance(source, int) and turn.is_patient(source is self._input_fn):
+                return source(QUESTION)
+            hearing = _terminal.hearing_ctrl_c if turn.is_deaf else contextlib.nullcontext
+            with hearing(turn.look) as look:
+                if isinstance(source, int):
+                    return _terminal.read_line(source, partial(screen.write, QUESTION), look)
+                return _terminal.call_input(source, QUESTION, look)
+        except EOFError:
+            raise Unanswered("the input ended without an answer") from None
+        except NotImplementedError:
+            raise Unanswered("this front end takes no input") from None
+
+    def _stream_for(self, source: Source) -> AbstractContextManager[TextIO]:
         """Where the question is seen by whoever answers it."""
         stream = sys.stderr if self._stream is None else self._stream
-        if self._stream is None and terminal is not None and not _terminal.is_terminal(stream):
-            return _terminal.open_terminal(terminal)  # who sits at its keys does not see stderr
+        if isinstance(source, int) and self._stream is None and not _terminal.is_terminal(stream):
+            return _terminal.open_terminal(source)  # who sits at its keys does not see stderr
         if stream is None:
             raise Unanswered("there is no standard error to show the question")
         return contextlib.nullcontext(stream)
 
-    def _answer(self, screen: _Screen, turn: _Turn) -> str:
-        try:
-            if self._input_fn is not None:
-                answer = self._input_fn(QUESTION)
-            else:
-                answer = _terminal.read(turn.terminal, screen.write, turn.withdrawn, deaf=turn.deaf)
-        except EOFError:
-            raise Unanswered("the input ended without an answer") from None
-        if turn.withdrawn():
-            raise Unanswered(WITHDRAWN)
-        if not isinstance(answer, str):
-            raise TypeError(
-                f"the answer to CLIChannel's question must be a str, not {show(answer)}"
-            )
-        return str.__str__(answer)
+    def _decision(self, text: str) -> Decision:
+        if text.lower() in ("y", "yes"):
+            return Decision(True, source=self.name)
+        no = _NO.match(text)
+        return Decision(False, text[no.end() if no else 0 :] or None, self.name)
+
+    def _unanswered(self, why: Unanswered) -> Decision:
+        return Decision(False, str(why), self.name, unanswered=True)
 
 
 class _Screen:
@@ -172,14 +172,17 @@ class _Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        columns, rows = _terminal.window(stream)
-        encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def banner(self, action: Action) -> Banner:
+        """The request, laid out for the window as it is now."""
+        columns, rows = _terminal.window(self._stream)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             codecs.lookup(encoding)
         except LookupError:  # a stream's own word for it
             encoding = "ascii"
-        dumb = os.environ.get("TERM") == "dumb" and _terminal.is_terminal(stream)
-        self.banner = Banner(columns, rows, encoding, dumb=dumb)
+        dumb = os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream)
+        return Banner(action, columns, rows, encoding, dumb=dumb)
 
     def write(self, text: str) -> None:
         try:
@@ -193,102 +196,105 @@ class _Screen:
         with contextlib.suppress(Unanswered):
             self.write(f"{text}\n")
 
+    def page(self, text: str) -> None:
+        """Show a long text, in a pager if all of it goes to a terminal."""
+        if all(map(_terminal.is_terminal, (sys.stdin, sys.stdout, self._stream))):
+            import pydoc
 
-class _Turn(Future[None]):
-    """A caller's place in the line: done once it has the turn.
+            pydoc.pager(text)
+        else:
+            self.write(text)
 
-    Args:
-        loop_runs: Whether the event loop runs on which the caller waits, if it does on one.
-    """
 
-    def __init__(self, loop_runs: Callable[[], bool] | None = None) -> None:
-        super().__init__()
-        self._loop_runs = loop_runs
-        self.given_up = False
-        #: Whether Ctrl-C would leave the caller waiting: it interrupts the main thread, or asyncio
-        #: has it cancel a task, which a plain caller keeps from running.
-        self.deaf = not _terminal.in_main_thread() or (
-            loop_runs is None and _terminal.asyncio_takes_ctrl_c()
-        )
-        #: The thread that waits for the turn, and then asks; who waits on a loop has none yet.
-        self.thread = None if loop_runs else threading.get_ident()
-        #: Whether others were there before.
-        self.queued = False
-        #: The terminal that the answer is read from, if it is.
-        self.terminal: int | None = None
+class _Turn:
+    """A caller that waits for its turn to ask, and then for the answer."""
 
-    def withdrawn(self) -> bool:
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._caller = async_caller()
+        self._in_main = threading.current_thread() is threading.main_thread()
+        #: Whether Ctrl-C, as a signal, would leave it waiting: that interrupts the main thread, or
+        #: has asyncio cancel a task of its loop, which a plain caller there keeps from running.
+        self.is_deaf = not self._in_main or _in_a_loop()
+        if self._caller:
+            self.is_deaf = not self._caller.in_main_thread
+        #: Set when it has the turn, or need not wait for it any more.
+        self.called = threading.Event()
+        self.interrupted = False
+
+    def is_patient(self, explicit: bool) -> bool:
+        """Whether it can be left alone with an input function until that returns."""
+        return self._deadline is None and not self._caller and (explicit or self._in_main)
+
+    def has_gone(self) -> bool:
         """Whether nobody waits for the answer any more."""
-        # After Ctrl-C, IPython leaves the loop as it was, with a task that nobody cancels.
-        return self.given_up or not (self._loop_runs is None or self._loop_runs())
+        return self._caller is not None and self._caller.has_gone()
+
+    def wait(self) -> None:
+        """Block until it is called, or its time is over."""
+        self.called.wait(None if self._deadline is None else self._deadline - monotonic())
+        self.look()
+
+    def look(self) -> None:
+        """Raise if the question does not stand any more."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.has_gone():
+            raise Unanswered(WITHDRAWN)
+        if self._deadline is not None and monotonic() >= self._deadline:
+            raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
+
+
+def _in_a_loop() -> bool:
+    asyncio: Any = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 class _Line:
     """Who waits for the one prompt of this process, in order; the first has the turn."""
 
     def __init__(self) -> None:
-        # Reentrant: calling a turn may end it at once, and a signal handler may ask.
-        self._lock = threading.RLock()
-        self._turns: deque[_Turn] = deque()
-        #: By thread: the turn that it waits for, or has.
-        self._threads: dict[int | None, _Turn] = {}
+        self._lock = threading.RLock()  # a signal's handler may ask
+        self._turns: list[_Turn] = []
 
-    def __len__(self) -> int:
-        return len(self._turns)
-
-    def enter(self, turn: _Turn) -> None:
+    def waiting(self) -> int:
+        """How many stand behind the first."""
         with self._lock:
-            here = threading.get_ident()
-            if here in self._threads:
-                # It would wait for itself to get out of the way.
-                turn.set_exception(Unanswered("it was asked for in the middle of another question"))
-                return
-            if turn.thread == here:  # first, and last in `leave`: a signal's handler may ask
-                self._threads[here] = turn
-            turn.queued = bool(self._turns)
-            self._turns.append(turn)
-            self._call_first()
+            return sum(not turn.has_gone() for turn in self._turns[1:])
 
-    def wait(self, turn: _Turn) -> None:
-        """Block this thread until it has the turn."""
-        turn.thread = threading.get_ident()
-        self._threads.setdefault(turn.thread, turn)
-        turn.result()
-
-    def leave(self, turn: _Turn) -> None:
-        """Pass the turn on, or stop waiting for it."""
-        with self._lock:
-            with contextlib.suppress(ValueError):  # interrupted before it entered, or forked
-                self._turns.remove(turn)
-            self._call_first()
-            if self._threads.get(turn.thread) is turn:
-                del self._threads[turn.thread]
-
-    def give_up(self, turn: _Turn) -> None:
-        """Stop waiting; a thread that has taken the turn already passes it on by itself."""
-        with self._lock:
-            turn.given_up = True
-            if turn.cancel() or turn.thread is None:
-                self.leave(turn)
+    @contextlib.contextmanager
+    def place(self, turn: _Turn) -> Iterator[None]:
+        """Wait for the turn, and pass it on in the end."""
+        if _asking.get():  # it would wait for itself to get out of the way
+            raise Unanswered("it was asked for in the middle of another question")
+        token = _asking.set(True)
+        try:
+            with self._lock:
+                self._turns.append(turn)
+                self._turns[0].called.set()
+            turn.wait()
+            yield
+        finally:
+            with self._lock:
+                if turn in self._turns:  # not so in a forked child
+                    self._turns.remove(turn)
+                if self._turns:
+                    self._turns[0].called.set()
+            _asking.reset(token)
 
     def interrupt(self) -> None:
         """Ctrl-C ended a question: it ends the wait of those whom no signal reaches, too."""
         with self._lock:
-            for turn in list(self._turns):
-                if turn.deaf and not turn.done():
-                    turn.set_exception(KeyboardInterrupt())
-
-    def _call_first(self) -> None:
-        if self._turns and not self._turns[0].done():
-            with contextlib.suppress(InvalidStateError):  # a signal's handler asked, and called it
-                self._turns[0].set_result(None)
+            for turn in self._turns[1:]:
+                turn.interrupted = turn.is_deaf
+                if turn.is_deaf:
+                    turn.called.set()
 
 
 _line = _Line()
+#: Whether this context waits for an answer already.
+_asking: ContextVar[bool] = ContextVar("actionguard_asking", default=False)
 if hasattr(os, "register_at_fork"):
     # Those who wait are threads of the parent; what this thread was asking, the parent still asks.
     os.register_at_fork(after_in_child=_line.__init__)  # type: ignore[misc]
-
-
-def _unanswered(why: Unanswered) -> Decision:
-    return Decision(False, str(why), unanswered=True)
