@@ -167,4 +167,4 @@ def _ago(record: dict[str, Any]) -> str:
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if age >= 2 * length:
             return f" {int(age // length)} {unit} ago"
-    return f" {max(int(age), 0)} s ago"
+    return f" {max(int(age), 1)} s ago"
