@@ -220,12 +220,18 @@ class _Passage:
         """Whether a person has to be asked first."""
         if self._judge():
             self._look()
+        if not self._needed and (held_before := getattr(self.channel, "held_before", None)):
+            self._stage = "channel"
+            self._needed = held_before(self._new_action())
         return self._needed
 
     async def aheld(self) -> bool:
         """The same for async code."""
         if self._judge() and self._entry is not None:
             await self._entry.aside(self._look)
+        if not self._needed and (held_before := getattr(self.channel, "aheld_before", None)):
+            self._stage = "channel"
+            self._needed = await held_before(self._new_action())
         return self._needed
 
     def _judge(self) -> bool:

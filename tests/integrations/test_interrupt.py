@@ -659,6 +659,52 @@ def test_the_gate_can_know_what_waited(run: Twin) -> None:
     assert channel.held_before(one) is False  # outside of a graph
 
 
+def test_a_policy_that_changes_its_mind_releases_nothing(run: Twin, log_path: Path) -> None:
+    """What a person rejected does not run if the policy no longer holds it on the resume."""
+    run.needs_python_3_11()
+    needed = [True]
+    policy = ApprovalPolicy(require_if=lambda args: needed[0])
+
+    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
+    async def apay(amount: int) -> None:
+        ran.append(amount)
+
+    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
+    def pay(amount: int) -> None:
+        ran.append(amount)
+
+    async def anode(state: Any) -> None:
+        await apay(state["amount"])
+
+    built = graph(anode if run.is_async else lambda state: pay(state["amount"]))
+    run(built, {"amount": 5})
+    needed[0] = False
+    with pytest.raises(ApprovalDenied):
+        run(built, Command(resume={"type": "reject"}))
+    assert not ran
+
+    run(built, {"amount": 6})
+    assert ran == [6]
+
+
+def test_what_ran_in_a_task_never_runs_again(log_path: Path) -> None:
+    """A node whose first call needs nobody is not paused for its second."""
+
+    @guard(policy=OVER_100, channel=InterruptChannel(), audit=log_path)
+    def pay(amount: int) -> None:
+        ran.append(amount)
+
+    def node(state: Any) -> None:
+        pay(10)
+        pay(20)
+        pay(9999)
+
+    with pytest.raises(RuntimeError, match="can hold one call"):
+        graph(node).invoke({"amount": 0}, THREAD)
+
+    assert ran == [10, 20]
+
+
 def test_a_task_that_pauses_makes_no_other_call() -> None:
     """What ran before a pause would run again behind it, so the gate and the channel refuse."""
     channel, seen = InterruptChannel(), []
