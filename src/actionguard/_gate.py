@@ -218,34 +218,39 @@ class _Passage:
 
     def held(self) -> bool:
         """Whether a person has to be asked first."""
-        if self._judge():
-            self._look()
+        self._judge()
         if not self._needed and (held_before := getattr(self.channel, "held_before", None)):
             self._stage = "channel"
             self._needed = held_before(self._new_action())
+        if self._looks_back():
+            self._look()
         return self._needed
 
     async def aheld(self) -> bool:
         """The same for async code."""
-        if self._judge() and self._entry is not None:
-            await self._entry.aside(self._look)
+        self._judge()
         if not self._needed and (held_before := getattr(self.channel, "aheld_before", None)):
             self._stage = "channel"
             self._needed = await held_before(self._new_action())
+        if self._looks_back() and self._entry is not None:
+            await self._entry.aside(self._look)
         return self._needed
 
-    def _judge(self) -> bool:
-        """Ask the policy; whether the log has to be looked at, too."""
+    def _judge(self) -> None:
         gate = self._gate
+        if gate.needs_names and type(self._args) is Unnamed:
+            return  # nobody can tell which arguments its rules are about: held
         policy = gate.policy
-        if not (gate.needs_names and type(self._args) is Unnamed):
-            # ApprovalPolicy itself only looks at them; any other policy gets a copy.
-            args = self._args if type(policy) is ApprovalPolicy else copied(self._args)
-            answer = policy.needs_approval(args)
-            self._needed = answer if type(answer) is bool else _as_bool(policy, answer)
+        # ApprovalPolicy itself only looks at them; any other policy gets a copy.
+        args = self._args if type(policy) is ApprovalPolicy else copied(self._args)
+        answer = policy.needs_approval(args)
+        self._needed = answer if type(answer) is bool else _as_bool(policy, answer)
+
+    def _looks_back(self) -> bool:
+        """Whether equal calls in the log matter."""
         if self._entry is not None:
-            return self._needed or gate.repeat_within is not None
-        if gate.repeat_within is not None:
+            return self._needed or self._gate.repeat_within is not None
+        if self._gate.repeat_within is not None:
             raise ValueError("repeat_within needs an audit log, and this one is switched off")
         return False
 
