@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import defaultdict
 from contextlib import suppress
+from datetime import datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 try:
@@ -17,39 +18,58 @@ except ImportError:  # Windows, where nothing here can tell whether another proc
 #: Open for reading and writing, bytes as they are.
 OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
 
-#: Where a file's inode and size are noted, each a number of up to 20 digits.
-Place = tuple[int, int]
-_PLACE_AT, _PLACE_ROOM = len('{"log": '), 44
+
+#: A file of so many bytes is emptied when nothing is in flight.
+_LARGE = 65_536
+
+
+class Call:
+    """A call as far as log and journal need to know it."""
+
+    #: What is noted: whether it is "waiting" or "running", and its line if the process is killed.
+    state = record = ""
+    #: The inode and the size that the log had before the line was written.
+    place = (0, 0)
+    #: What is to be written, once the call is over.
+    line = b""
+    #: Whether it may have been written already; whether it was noted since it could not be.
+    tried = kept = False
+
+    def __init__(self, call_id: str, equals: str, began: float, journal: Journal) -> None:
+        self.id = call_id
+        #: The same text for equal calls only.
+        self.equals = equals
+        #: Seconds since the epoch.
+        self.began = began
+        self.journal = journal
+        #: Where the notes start in the journal, and the room they take.
+        self.rooms: list[tuple[int, int]] = []
 
 
 class Journal:
-    """The notes of one process about one log, in a file of its own.
+    """The notes of one process about one log.
 
-    The file is `<log>.inflight-<pid>-<random>`. Its process makes it at the first call, removes it
-    at the end, and keeps it locked until then: one that can be locked was left by a dead process.
-
-    Each line is the note of a call, in JSON: `log` (the inode and size of the log at that time, so
-    that the call's line can only follow there), `state` ("waiting" for a person, or "running"),
-    `record` (its audit line, should nobody write another) and `end` (its id again, without which
-    the note is not whole). A line that begins with "#" was struck off; its room is used again.
+    They are kept in a file, `<log>.inflight-<pid>-<random>`. Its process makes it at the first
+    call, keeps it locked, and removes it at the end: one that can be locked was left by a dead
+    process. Each line is the note of a call, in JSON: `log` (the inode and size that the log had:
+    the call's line can only follow there), `state` ("waiting" for a person, or "running"),
+    `record` (its audit line, should nobody write another) and `end` (its id, without which the
+    note is not whole). A line that begins with "#" was struck off; its room is used again.
     """
 
-    def __init__(self, log: str) -> None:
+    def __init__(self, log: str, *, closing: bool = False) -> None:
         self._log = log
         self.path = ""
+        #: The process that it belongs to; the child of a fork leaves it alone.
+        self.pid = os.getpid()
         self._fd = -1
         self._end = 0
         #: By room: where a note was struck off.
         self._free: defaultdict[int, list[int]] = defaultdict(list)
-
-    @property
-    def is_open(self) -> bool:
-        return self._fd >= 0
-
-    @property
-    def is_removed(self) -> bool:
-        """Whether somebody removed the file, perhaps with its folder."""
-        return self._fd >= 0 and fcntl is not None and os.fstat(self._fd).st_nlink == 0
+        #: The calls in flight, by what equal ones share.
+        self.live: defaultdict[str, dict[Call, None]] = defaultdict(dict)
+        #: Whether the file goes with its last note.
+        self._closing = closing
 
     @classmethod
     def left_at(cls, path: str) -> Journal | None:
@@ -58,11 +78,28 @@ class Journal:
         with suppress(OSError):
             journal.path, journal._fd = path, os.open(path, OPEN)
             if lock(journal._fd, wait=False) and os.fstat(journal._fd).st_nlink:
+                content = _content(journal._fd)
+                journal._end = len(content)
+                for call_id, note in _notes_in(content).items():
+                    began = datetime.fromisoformat(note["record"]["timestamp"]).timestamp()
+                    call = Call(call_id, "", began, journal)
+                    call.state, call.record = note["state"], json.dumps(note["record"])
+                    call.rooms, call.place, call.tried = note["rooms"], tuple(note["log"]), True
+                    call.line = f"{call.record}\n".encode()
+                    journal.live[""][call] = None
                 return journal
-        journal.release()
         return None
 
-    def create(self, mode: int) -> None:
+    @property
+    def is_closed(self) -> bool:
+        return self._fd < 0
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether somebody removed the file, perhaps with its folder."""
+        return fcntl is not None and os.fstat(self._fd).st_nlink == 0
+
+    def open(self, mode: int) -> None:
         """Make the file, locked; whoever may read the log may read it.
 
         Raises:
@@ -83,77 +120,83 @@ class Journal:
                     with suppress(FileNotFoundError):
                         os.unlink(path)
 
-    def take(self, size: int) -> tuple[int, int]:
-        """Room for a note of that size: where it starts, and how much it is."""
-        room = max(512, 1 << size.bit_length())
+    def note(self, call: Call, *, sync: bool) -> None:
+        """Note a call, or note it anew; raises where that cannot be done."""
+        note = (
+            f'{{"log": {list(call.place)}, "state": "{call.state}", "record": {call.record}, '
+            f'"end": {quoted(call.id)}}}'
+        ).encode()
+        room = max(512, 1 << len(note).bit_length())
         if self._free[room]:
-            return self._free[room].pop(), room
-        # One statement without a call: a signal's handler, whose call takes room too, cannot come
-        # in the midst of it.
-        start, self._end = self._end, self._end + room
-        return start, room
+            start = self._free[room].pop()
+        else:
+            # In this line is no call, so that a signal's handler, which may take room too, cannot
+            # come in the midst of it.
+            start, self._end = self._end, self._end + room
+        call.rooms.append((start, room))
+        self.live[call.equals][call] = None
+        try:
+            self._write(note.ljust(room - 1) + b"\n", start)
+            if sync:
+                os.fsync(self._fd)
+        except BaseException:  # the call will not go on, though what got there may read whole
+            with suppress(OSError):
+                self._write(b"#", start)
+            raise
+        self._clear(call.rooms, but=1)
 
-    def write(self, note: bytes, start: int, room: int) -> None:
-        """Write a note, padded to its room so that nothing of an older one stays there."""
-        write_at(self._fd, note.ljust(room - 1) + b"\n", start)
+    def strike(self, call: Call) -> None:
+        """Take back what is noted of a call."""
+        self._clear(call.rooms)
+        self.live[call.equals].pop(call, None)
+        if not self.live[call.equals]:
+            del self.live[call.equals]
+        if self._closing:
+            self.close()
+        elif self._end > _LARGE and not self.live:  # after a burst, or a large call
+            os.ftruncate(self._fd, 0)
+            self._end, self._free = 0, defaultdict(list)
 
-    def place(self, start: int, place: Place) -> None:
-        """Note anew where the call's line will be found, if it is written."""
-        write_at(self._fd, _place(place).encode(), start + _PLACE_AT)
-
-    def strike(self, start: int, room: int) -> None:
-        """Take a note back."""
-        write_at(self._fd, b"#", start)
-        self._free[room].append(start)
+    def close(self) -> None:
+        """Remove the file, now or with its last note; it stays locked until it is gone."""
+        self._closing = True
+        if self._fd >= 0 and not self.live:
+            if fcntl is None:  # Windows removes no open file
+                self.release()
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+            self.release()
 
     def try_room(self, size: int) -> None:
         """Raise if the disk has not that many bytes left."""
         try:
-            write_at(self._fd, bytes(size), self._end)
+            self._write(bytes(size), self._end)
         finally:
             os.ftruncate(self._fd, self._end)
 
-    def sync(self) -> None:
-        os.fsync(self._fd)
-
-    def notes(self) -> list[tuple[int, dict[str, Any]]]:
-        """The notes that are whole, with the places where they start."""
-        return notes_in(_content(self._fd))
-
-    def remove(self) -> None:
-        """Remove the file; it stays locked until it is gone, so that nobody takes it up."""
-        if fcntl is None:  # Windows removes no open file
-            self.release()
-        if self.path:
-            with suppress(OSError):
-                os.unlink(self.path)
-        self.release()
-
     def release(self) -> None:
-        """Close the file and leave it there, without unlocking: a fork shares the lock."""
-        fd, self._fd, self._free = self._fd, -1, defaultdict(list)
+        """Leave the file there. It is not unlocked, since a fork shares the lock."""
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
+    __del__ = release
 
-def note(place: Place, state: str, record: str, call_id: str) -> bytes:
-    return (
-        f'{{"log": {_place(place)}, "state": "{state}", "record": {record}, "end": {call_id}}}'
-    ).encode()
+    def _clear(self, rooms: list[tuple[int, int]], *, but: int = 0) -> None:
+        while len(rooms) > but:
+            start, room = rooms[0]
+            self._write(b"#", start)
+            self._free[room].append(start)
+            del rooms[0]
 
-
-def _place(place: Place) -> str:
-    return f"[{place[0]}, {place[1]}]".ljust(_PLACE_ROOM)
-
-
-def notes_in(data: bytes) -> list[tuple[int, dict[str, Any]]]:
-    found = []
-    for line in re.finditer(rb"[^\n\0]+", data):  # zeros stand where nothing was written yet
-        with suppress(ValueError, KeyError, TypeError):  # struck off, or not whole
-            note = json.loads(line.group())
-            if note["record"]["id"] == note["end"]:
-                found.append((line.start(), note))
-    return found
+    def _write(self, data: bytes, start: int) -> None:
+        while data:
+            if fcntl is None:  # Windows
+                os.lseek(self._fd, start, os.SEEK_SET)
+                written = os.write(self._fd, data)
+            else:
+                written = os.pwrite(self._fd, data, start)
+            data, start = data[written:], start + written
 
 
 def beside(log: str) -> list[str]:
@@ -165,20 +208,51 @@ def beside(log: str) -> list[str]:
     return []
 
 
-def noted_in(path: str, *, living: bool = True) -> bytes:
-    """What stands in a note file that another process writes.
+def in_flight(log: str) -> list[dict[str, Any]]:
+    """The records of the calls of all living processes; changes nothing on the disk."""
+    return [record for path in beside(log) for record in noted_in(path)]
 
-    It is read twice: a note may move to room that was read already. With `living`, nothing is
-    returned if the process is dead.
+
+def noted_in(path: str, having: bytes = b"{", *, if_alive: bool = True) -> list[dict[str, Any]]:
+    """The records of what a process has in flight.
+
+    Args:
+        path: Its notes.
+        having: Only those with this text in their notes.
+        if_alive: Only if the process is alive.
     """
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            if not (living and lock(fd, wait=False, shared=True)):
-                return _content(fd) + b"\n" + _content(fd)
-        finally:
-            os.close(fd)
-    return b""
+    with suppress(OSError), open(path, "rb") as file:
+        if not (if_alive and lock(file.fileno(), wait=False, shared=True)):
+            notes: dict[str, dict[str, Any]] = {}
+            for _ in range(2):  # a note may move to room that was read already
+                notes.update(_notes_in(_content(file.fileno()), having))
+            return [unfinished(note["record"], note["state"]) for note in notes.values()]
+    return []
+
+
+def unfinished(record: dict[str, Any], state: str) -> dict[str, Any]:
+    """A record as far as it is known while the call is in flight."""
+    for unknown in ("executed", "result", "error", "waited_s", "ran_s"):
+        del record[unknown]
+    return {**record, "state": state}
+
+
+def _notes_in(content: bytes, having: bytes = b"{") -> dict[str, dict[str, Any]]:
+    """By the calls' ids: the notes that are whole, and the `rooms` that they take."""
+    notes: dict[str, dict[str, Any]] = {}
+    start = 0
+    lines = content.replace(b"\0", b"\n").split(b"\n") if having in content else ()
+    for line in lines:  # zeros are where a write failed
+        if having in line and not line.startswith(b"#"):
+            with suppress(ValueError, KeyError, TypeError):  # not whole
+                note = json.loads(line)
+                if note["end"] == note["record"]["id"]:
+                    known = notes.setdefault(note["end"], {"rooms": []})
+                    known["rooms"].append((start, 0))
+                    if note["state"] == "running" or "state" not in known:
+                        known.update(note)
+        start += len(line) + 1
+    return notes
 
 
 def _content(fd: int) -> bytes:
@@ -191,9 +265,9 @@ def lock(fd: int, *, wait: bool = True, shared: bool = False) -> bool:
     """Take the file from all others, here and in other processes; False if one of them has it."""
     if fcntl is None:
         return wait
-    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
-        fcntl.flock(fd, how)
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(fd, how if wait else how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -203,16 +277,6 @@ def unlock(fd: int) -> None:
     """Let others have the file."""
     if fcntl is not None:
         fcntl.flock(fd, fcntl.LOCK_UN)
-
-
-def write_at(fd: int, data: bytes, start: int) -> None:
-    while data:
-        if fcntl is None:  # Windows
-            os.lseek(fd, start, os.SEEK_SET)
-            written = os.write(fd, data)
-        else:
-            written = os.pwrite(fd, data, start)
-        data, start = data[written:], start + written
 
 
 def sync_folder(path: str) -> None:

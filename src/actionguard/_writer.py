@@ -1,0 +1,420 @@
+"""The one that writes a log in this process: lines, and what they need to be sure."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import os
+import re
+import stat
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
+
+from actionguard import _journal
+from actionguard._journal import Call, Journal
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+T = TypeVar("T")
+#: What the log's thread is to do, and the future of whoever waits for it.
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
+
+# Where the disk has less than _SCARCE bytes left, room for the line is tried out before the call
+# runs: that of its note, and _SPARE for a result.
+_SCARCE, _SPARE = 1_000_000, 8_192
+#: How many jobs of the log's thread share one write.
+_GROUP = 500
+
+_ID = re.compile(rb'"id": "([^"]*)"')
+
+
+class Writer:
+    """Writes a file, for whichever AuditLogs of this process are on it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: Whether notes and lines are to survive a power cut.
+        self.sync = False
+        self._fd = -1
+        self._start()
+
+    def _start(self) -> None:
+        self.journal = Journal(self.path)
+        #: One for all that touches the disk: a signal's handler that makes a guarded call in the
+        #: midst of another's does not wait for it.
+        self.lock = threading.RLock()
+        #: The calls whose lines are to be written, oldest first.
+        self._owed: dict[Call, None] = {}
+        #: Whether they could not be written; whether they are being written just now.
+        self._stuck = self._writes = False
+        # The log's thread, and what it is to do.
+        self._pool: ThreadPoolExecutor | None = None
+        self._jobs: deque[_Job] = deque()
+        self._woken = False
+        #: The thread whose calls' lines are written later, together.
+        self._gatherer = 0
+        self._ended = False
+        self._close()
+
+    def forget(self) -> None:
+        """Begin anew in the child of a fork: what is open, in flight or owed is the parent's."""
+        self.journal.release()
+        self._start()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        self._identity = 0, 0  # device and inode of the open file
+        self._size = -1  # as this writer left it
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.journal.close()
+        self._close()
+
+    def end(self) -> None:
+        """Do what is owed, and leave no notes but those of calls in flight."""
+        with self.lock:
+            self._ended = True
+            self._settle_or_warn()
+            self.journal.close()
+
+    # --- notes -------------------------------------------------------------------------------
+
+    def note(self, call: Call) -> None:
+        """Keep the call's record as its line if the process is killed.
+
+        Raises:
+            OSError: The line could not be guaranteed.
+        """
+        with self.lock:
+            if call.journal.pid != os.getpid():
+                raise OSError("the call was begun in the parent process, before a fork")
+            found = self._ready()
+            call.journal, call.place = self.journal, (found.st_ino, found.st_size)
+            self.journal.note(call, sync=self.sync)
+            disk = os.fstatvfs(self._fd) if hasattr(os, "fstatvfs") else None
+            if disk and disk.f_bavail * disk.f_frsize < _SCARCE:
+                self.journal.try_room(len(call.record) + _SPARE)
+
+    def _ready(self) -> os.stat_result:
+        """The state of the log, when there is room and permission for a note and a line."""
+        if self._writes and self._fd >= 0:  # a signal came, and its handler makes a call
+            return os.fstat(self._fd)
+        found = self._found()
+        if found is None or self._stuck or self.journal.is_closed:
+            self.settle()
+            found = self._found() or self._open()
+            if self.journal.is_closed or self.journal.is_removed:
+                self.journal = Journal(self.path, closing=self._ended)
+                self.journal.open(found.st_mode & 0o666)
+                if self.sync:
+                    _journal.sync_folder(self.path)
+                _end_with_child()
+            self.recover()
+        return found
+
+    def check_notes(self, folder: str) -> None:
+        """Raise if notes could not be kept in the folder; leaves nothing behind."""
+        if self.journal.is_closed:
+            trial = Journal(os.path.join(folder, os.path.basename(self.path)))
+            try:
+                trial.open(0o600)
+                trial.try_room(_SPARE)
+            except OSError as error:
+                why = f"an audit log cannot be kept here: {error.strerror}"
+                raise OSError(error.errno, why, folder) from error
+            finally:
+                trial.close()
+
+    def drop(self, call: Call) -> None:
+        """Forget a call that is noted, and write no line."""
+        with self.lock, suppress(OSError):
+            if call.journal.pid == os.getpid():
+                call.journal.strike(call)
+
+    def recover(self, having: str = "{") -> list[dict[str, Any]]:
+        """Write the lines of calls whose process died.
+
+        Returns:
+            What the living ones have in flight, if its note has the text in it.
+        """
+        living = []
+        with self.lock:
+            for path in _journal.beside(self.path):
+                if path == self.journal.path:
+                    continue
+                left = Journal.left_at(path)
+                if left is None:
+                    living += _journal.noted_in(path, having.encode(), if_alive=False)
+                else:
+                    self._owed.update(dict.fromkeys(left.live.get("", ())))
+                    left.close()  # with the last of its notes
+            self._settle_or_warn()
+        return living
+
+    # --- lines -------------------------------------------------------------------------------
+
+    def write(self, call: Call) -> None:
+        """Write the call's line now, or raise and forget it."""
+        self._owed[call] = None
+        try:
+            self.settle()
+        except BaseException:
+            self._owed.pop(call, None)
+            raise
+
+    def finish(self, call: Call) -> None:
+        """Write the call's line now, or warn and do it before another call runs."""
+        if call.journal.pid == os.getpid():
+            self._owed[call] = None
+            if self._gatherer != threading.get_ident():
+                self._settle_or_warn()
+
+    def _settle_or_warn(self) -> None:
+        try:
+            if self._owed:
+                self.settle()
+        except Exception as fault:
+            alarm(
+                f"the line of a call could not be written to {self.path} ({fault!r}). Until it can "
+                "be, no other guarded call of this log runs"
+            )
+
+    def settle(self) -> None:
+        """Write what is owed, oldest first: also for the threads that wait here to do it."""
+        with self.lock:
+            if self._writes:
+                return  # a signal came in the midst of it: what its handler did is owed now
+            self._writes = True
+            try:
+                while self._owed:
+                    calls = list(self._owed)
+                    self._append(calls)
+                    for call in calls:
+                        call.journal.strike(call)
+                        self._owed.pop(call, None)
+                self._stuck = False
+                _stuck_writers.discard(self)
+            except BaseException:
+                self._stuck = True
+                _stuck_writers.add(self)  # so that nobody drops them before the end
+                for call in self._owed:
+                    if call.rooms and not call.kept:  # its line, if the process ends before
+                        call.kept, call.record = True, call.line[:-1].decode()
+                        with suppress(OSError):
+                            call.journal.note(call, sync=self.sync)
+                raise
+            finally:
+                self._writes = False
+
+    def _append(self, calls: list[Call]) -> None:
+        """Write the lines of calls in one go."""
+        try:
+            size = self._lock_file()
+            tried = [call for call in calls if call.tried]
+            if tried:  # an earlier attempt may have got so far, before it failed or was killed
+                written = self._written(tried)
+                calls = [call for call in calls if call.id not in written]
+            # What a crash or a full disk damaged ends here.
+            lines = [] if size in (0, self._size) or self._ends_well(size) else [b"\n"]
+            for call in calls:
+                call.tried = True
+                lines.append(call.line)
+                inode, noted_size = call.place
+                if call.rooms and (inode != self._identity[1] or noted_size > size):
+                    call.place = self._identity[1], size  # it was rotated since it was noted
+                    call.journal.note(call, sync=self.sync)
+            data = b"".join(lines)
+            self._size, end = -1, size + len(data)
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(self._fd, size)
+                raise
+            self._size = end
+        finally:
+            if self._fd >= 0:
+                _journal.unlock(self._fd)
+        if self.sync:
+            os.fsync(self._fd)
+
+    def _lock_file(self) -> int:
+        """Lock the file that stands at the path, and say how long it is."""
+        while True:
+            if self._fd >= 0:
+                _journal.lock(self._fd)
+                if found := self._found():
+                    return found.st_size
+            self._open()  # for the first time, or it was renamed or removed
+
+    def _found(self) -> os.stat_result | None:
+        """The state of the open file, if it still is what stands at the path."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
+
+    def _open(self) -> os.stat_result:
+        # Who might not read the log before it was rotated may not read the new one.
+        mode = 0o666 if self._fd < 0 else os.fstat(self._fd).st_mode & 0o666
+        self._close()
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self._fd = opened(self.path, os.O_CREAT, mode)
+        found = os.fstat(self._fd)
+        self._identity = found.st_dev, found.st_ino
+        if self.sync:
+            _journal.sync_folder(self.path)
+        return found
+
+    def _ends_well(self, size: int) -> bool:
+        os.lseek(self._fd, size - 1, os.SEEK_SET)
+        return os.read(self._fd, 1) in (b"\n", b"")  # nothing if it was truncated just now
+
+    def _written(self, calls: list[Call]) -> set[str]:
+        """The ids of calls that have their lines already, in whichever file that is by now."""
+        ids = {call.id.encode(): call.id for call in calls}
+        inodes = {call.place[0] for call in calls}
+        start, began = min(call.place[1] for call in calls), min(call.began for call in calls)
+        folder, name = os.path.split(os.path.realpath(self.path))
+        files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
+        with suppress(OSError), os.scandir(folder) as beside:
+            for file in beside:
+                likely = file.name.startswith(name) or file.inode() in inodes
+                # To open a pipe would wait for ever. A minute, since clocks are set.
+                if likely and file.is_file() and file.stat().st_mtime > began - 60:
+                    files.append(file.path)
+        written = set()
+        for found in files:
+            with suppress(OSError), open(found, "rb") as lines:
+                lines.seek(start)
+                for line in lines:
+                    if any(found in ids for found in _ID.findall(line)):
+                        with suppress(ValueError, KeyError, TypeError):  # it is in its arguments
+                            written.add(json.loads(line)["id"])
+        return written.intersection(ids.values())
+
+    # --- the log's thread --------------------------------------------------------------------
+
+    def later(self, work: Callable[[], Any], done: asyncio.Future[Any] | None = None) -> None:
+        """Have the work done by the log's thread; waits for nothing."""
+        self._jobs.append((work, done))
+        if not self._woken:
+            self._woken = True
+            try:
+                with _writers_lock:
+                    self._pool = self._pool or _new_thread()
+                self._pool.submit(self._do_jobs)
+            except RuntimeError:  # the program is ending, or can have no more threads
+                self._do_jobs()
+
+    def _do_jobs(self) -> None:
+        self._woken = False  # what comes from now on wakes it anew
+        while self._jobs:
+            self._do([self._jobs.popleft() for _ in range(min(len(self._jobs), _GROUP))])
+
+    def flush(self) -> None:
+        """Wait until what the log's thread was given so far is done."""
+        if self._pool is not None and self._gatherer != threading.get_ident():
+            with suppress(RuntimeError):  # the program is ending
+                self._pool.submit(self._do_jobs).result()
+
+    def _do(self, jobs: list[_Job]) -> None:
+        """Do some jobs, write their lines together, and tell those who wait."""
+        self._gatherer = threading.get_ident()
+        outcomes = [(done, _outcome(work)) for work, done in jobs]
+        self._gatherer = 0
+        self._settle_or_warn()
+        told = [(done, outcome) for done, outcome in outcomes if done is not None]
+        for loop in {done.get_loop() for done, _ in told}:
+            with suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(_tell, loop, told)
+
+
+def _new_thread() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "actionguard")
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return work(), None
+    except BaseException as error:
+        return None, error
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for done, outcome in told:
+        if done.get_loop() is loop and not done.done():  # else its task was cancelled
+            done.set_result(outcome)
+
+
+_writers: WeakValueDictionary[str, Writer] = WeakValueDictionary()
+_writers_lock = threading.RLock()
+_stuck_writers: set[Writer] = set()
+
+
+def writer_of(path: str) -> Writer:
+    with _writers_lock:
+        return _writers.get(path) or _writers.setdefault(path, Writer(path))
+
+
+def _after_fork() -> None:
+    global _writers_lock
+    _writers_lock = threading.RLock()
+    _stuck_writers.clear()
+    for writer in list(_writers.values()):
+        writer.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register  # at import, and so run after what the program registers later
+def _at_the_end() -> None:
+    for writer in list(_writers.values()):
+        writer.end()
+
+
+def _end_with_child() -> None:
+    """Prepare for the end of a child of multiprocessing, which does without `atexit`."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        sys.modules["multiprocessing.util"].Finalize(None, _at_the_end, exitpriority=0)
+
+
+def opened(path: str, flags: int = 0, mode: int = 0o666) -> int:
+    """Open a log.
+
+    Raises:
+        OSError: Also if it is not a regular file.
+    """
+    fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, mode)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)
+    return fd
+
+
+def alarm(message: str) -> None:
+    """Tell the operator, by a warning and on the logger."""
+    with suppress(Exception):
+        import logging
+
+        logging.getLogger("actionguard").error(message)
+    with suppress(Exception):  # not even where warnings are errors
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
