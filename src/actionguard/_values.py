@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from array import array
-from collections import ChainMap, UserDict, UserList, UserString, deque
-from collections.abc import Callable
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii
 from pathlib import PurePath
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any
@@ -25,18 +23,20 @@ from uuid import UUID
 #: person reads, and few enough for every JSON parser.
 _MAX_DEPTH = 64
 #: How many parts a text may have of containers that were met before: a web of shared objects,
-#: followed along all its paths, has no end.
+#: followed along all its paths, has no end. Nor have getters that make new objects each time.
 _MAX_REPEATED = 100_000
+_MAX_CONTAINERS = 1_000_000
 #: Within the least limit that CPython can be given for digits, so that every parser reads it.
-_MAX_INT = 10**640
+_MAX_DIGITS = 640
+_MAX_INT = 10**_MAX_DIGITS
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _VIEWS = tuple(map(type, ({}.keys(), {}.values(), {}.items())))
-_SEQUENCES: tuple[Any, ...] = (list, tuple, set, frozenset, deque, *_VIEWS)
+_SEQUENCES: tuple[Any, ...] = (tuple, set, frozenset, deque, *_VIEWS)
 #: How the tables, columns and arrays of data libraries are read whole; their str() is an excerpt.
 _WHOLE = {
     "numpy": ("tolist",),
-    "pandas": ("tolist", "to_dict"),
+    "pandas": ("to_dict", "tolist"),
     "polars": ("to_dicts", "to_list"),
     "pyarrow": ("to_pylist",),
 }
@@ -49,93 +49,140 @@ def parts(value: object) -> dict[Any, Any] | list[Any] | None:
     """What a value holds: fields or items by name, a list of items, or None if it is one piece.
 
     Values are read by their types and with the methods of the builtins: a class's own methods can
-    say anything, and iterators must not be consumed.
+    say anything, and iterators must not be consumed. An Enum holds its value by its name.
     """
-    read = _reader(type(value))
+    cls: Any = type(value)
+    read = _reader(cls)
     return None if read is None else read(value)
 
 
 @lru_cache(maxsize=2048)
 def _reader(cls: Any) -> Callable[[Any], Any] | None:
-    """What the values of a class are read as."""
-    if issubclass(cls, Enum):
+    """What reads the values of a class."""
+    if _secret_base(cls) is not None:
         return None
-    if issubclass(cls, dict):
-        return lambda value: dict(_steady(lambda: dict.items(value)))
-    for base in _SEQUENCES:
-        if issubclass(cls, base):
-            return lambda value: list(_steady(lambda: base.__iter__(value)))
-    if hasattr(cls, "__dataclass_fields__"):
-        names = tuple(field.name for field in dataclasses.fields(cls))
-        return lambda value: _fields(value, names)
-    if hasattr(cls, "__attrs_attrs__"):
-        attrs = tuple(field.name for field in cls.__attrs_attrs__)
-        return lambda value: _fields(value, attrs)
-    model = getattr(cls, "__pydantic_fields__", None) or getattr(cls, "__fields__", None)
-    if model is not None and (hasattr(cls, "__pydantic_fields__") or hasattr(cls, "__fields_set__")):
-        return lambda value: _fields(value, (*model, *_extra(value, model)))
-    if issubclass(cls, (UserDict, UserList)):
-        return lambda value: parts(vars(value)["data"])
-    if cls in (MappingProxyType, ChainMap):
-        return lambda value: dict(value.items())
+    if issubclass(cls, Enum):
+        return lambda value: {value._name_: value._value_}
+    if cls is dict or issubclass(cls, list):
+        return dict.copy if cls is dict else list.copy
+    for mapping in (OrderedDict, dict):  # dict's own methods know nothing of the former's order
+        if issubclass(cls, mapping):
+            return lambda value: dict(_steady(mapping.items, value))
+    for sequence in _SEQUENCES:
+        if issubclass(cls, sequence):
+            return lambda value: _steady(sequence.__iter__, value)
     if issubclass(cls, array):
         return array.tolist
-    for base in cls.__mro__:
-        for name in _WHOLE.get(base.__module__.partition(".")[0], ()):
-            if hasattr(cls, name):
-                return lambda value: _whole(value, name)
+    if issubclass(cls, (UserDict, UserList)):
+        return lambda value: parts(_attributes(value)["data"])
+    if cls in (MappingProxyType, ChainMap):
+        return lambda value: dict(value.items())
+    names, extra = _field_names(cls)
+    if names is not None:
+        return lambda value: _fields(value, (*names, *(getattr(value, extra, None) or ())))
+    library = _library_base(cls)
+    for name in () if library is None else _WHOLE[_package(library)]:
+        if hasattr(library, name):
+            return lambda value: _whole(value, library, name)
     return None
 
 
-def _steady(items: Callable[[], Any]) -> list[Any]:
-    while True:
-        try:
-            return list(items())
-        except RuntimeError:  # another thread changed it between two steps
-            pass
+def _steady(items: Callable[[Any], Iterable[Any]], value: object) -> list[Any]:
+    for _ in range(100):
+        with suppress(RuntimeError):  # another thread changed it between two steps
+            return list(items(value))
+    return list(items(value))
+
+
+def _field_names(cls: Any) -> tuple[list[str] | None, str]:
+    """The fields that a class names, and the attribute that tells what an instance has besides."""
+    if hasattr(cls, "__dataclass_fields__"):
+        return [field.name for field in dataclasses.fields(cls)], ""
+    if hasattr(cls, "__attrs_attrs__"):
+        return [field.name for field in cls.__attrs_attrs__], ""
+    if hasattr(cls, "__fields_set__"):  # a pydantic model
+        if hasattr(cls, "model_fields"):
+            return list(cls.model_fields), "__pydantic_extra__"
+        return list(cls.__fields__), "__dict__"  # of version 1
+    return None, ""
+
+
+_ABSENT = object()
 
 
 def _fields(value: object, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    found = ((name, getattr(value, name, _ABSENT)) for name in names)
+    return {name: item for name, item in found if item is not _ABSENT}
 
 
-def _extra(value: Any, model: Any) -> list[str]:
-    """What a pydantic model took beside its fields."""
-    found = getattr(value, "__pydantic_extra__", None) or ()
-    if not hasattr(type(value), "__pydantic_fields__"):  # version 1 keeps them with the fields
-        found = [name for name in vars(value) if name not in model]
-    return list(found)
+def _attributes(value: object) -> dict[str, Any]:
+    attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    return attributes
 
 
-def _whole(value: Any, name: str) -> Any:
-    read = value.to_dict("split") if name == "to_dict" else getattr(value, name)()
-    return read if isinstance(read, (list, dict)) else None
+def _package(cls: type) -> str:
+    return str(cls.__module__).partition(".")[0]
+
+
+@lru_cache(maxsize=2048)
+def _library_base(cls: Any) -> Any:
+    """The class of a data library that a class is or inherits from."""
+    return next((base for base in cls.__mro__ if _package(base) in _WHOLE), None)
+
+
+def _whole(value: Any, library: Any, name: str) -> Any:
+    if name == "to_dict":
+        table = value if hasattr(library, "columns") else value.to_frame()
+        return table.to_dict("tight")
+    if hasattr(library, "column_names"):  # rows would lose one of two columns of a name
+        return list(zip(value.column_names, value.columns, strict=True))
+    read = getattr(library, name)(value)
+    return read if type(read) is list else None
 
 
 def is_one_piece(value: object) -> bool:
     """Whether the text of a value that holds nothing is all of it, and not an excerpt."""
-    cls = type(value)
-    is_whole = issubclass(cls, (str, bytes, bytearray, memoryview, UserString, range))
-    return is_whole or not (hasattr(cls, "__len__") or getattr(value, "shape", ()) != ())
+    cls: Any = type(value)
+    if cls is range or _by_base(_JSON, cls) is not None or _package(cls) == "pydantic":
+        return True
+    is_table = getattr(value, "shape", None if _library_base(cls) else ()) != ()
+    return not is_table and not any(hasattr(cls, n) for n in ("__len__", "columns", "schema"))
+
+
+def _by_base(table: dict[Any, Any], cls: type) -> Any:
+    """What a table has for a class: for the class itself, else for the next of its bases."""
+    return next((table[base] for base in cls.__mro__ if base in table), None)
 
 
 # --- secrets ---------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=2048)
+def _secret_base(cls: Any) -> Any:
+    """The class of pydantic that makes a class a secret one, such as SecretStr."""
+    bases = (base for base in cls.__mro__ if _package(base) == "pydantic")
+    return next((base for base in bases if hasattr(base, "get_secret_value")), None)
+
+
 def secret_text(value: object) -> str | None:
-    """What a value that is secret by its type hides (pydantic's SecretStr and the like)."""
-    if not hasattr(type(value), "get_secret_value"):
+    """What a value that is secret by its type hides; None for any other value."""
+    cls: Any = type(value)
+    base = _secret_base(cls)
+    if base is None:
         return None
-    secret = value.get_secret_value()  # type: ignore[attr-defined]
+    secret = base.get_secret_value(value)
     return secret.decode("utf-8", "replace") if isinstance(secret, bytes) else str(secret)
 
 
 def stand_in(value: object) -> str:
     """What is shown in place of a secret: `<secret: 32 characters>`."""
-    hidden = secret_text(value)
-    if hidden is None:
-        hidden = value if isinstance(value, str) else show(value)
-    return f"<secret: {len(hidden)} characters>"
+    try:
+        hidden = secret_text(value)
+        if hidden is None:
+            hidden = str.__str__(value) if issubclass(type(value), str) else show(value)
+        return f"<secret: {len(hidden)} characters>"
+    except Exception:  # nothing of it may come out, not even why
+        return "<secret: unreadable>"
 
 
 # --- for people ------------------------------------------------------------------------------
@@ -146,7 +193,7 @@ def show(value: object) -> str:
 
     Never raises, whatever the value is.
     """
-    return escape(_Walk(_text, _text_of_group).of(value))
+    return escape(_Walk(_REPRS, _other_text, _group_text).of(value))
 
 
 def label(name: object) -> str:
@@ -164,7 +211,7 @@ def escape(text: str) -> str:
 
 
 # Printable by Unicode, but drawn as nothing or as a blank.
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U00016fe4\U0001d159") | {
     chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x1810))
 }
 
@@ -186,85 +233,67 @@ def shares(needs: list[int], room: int) -> list[int]:
 
 
 class _Walk:
-    """One way through a value: each piece is written, then each group of what was written.
+    """One way through a value: the pieces are written, and then each group of what was written.
 
     Args:
-        piece: Writes a value that holds nothing.
-        group: Writes a container or record of a class, given what it holds as it was written.
+        writers: Writes a piece, by its class.
+        other: Writes a piece of any other class.
+        group: Writes a container or record, given its parts and how those were written.
+        kept: Classes whose values stay as they are. A walk that keeps some raises what a value
+            raises; one that keeps none has a stand-in for everything.
     """
 
     def __init__(
-        self, piece: Callable[[Any], Any], group: Callable[[Any, dict[Any, Any] | list[Any]], Any]
+        self,
+        writers: dict[Any, Callable[[Any], Any]],
+        other: Callable[[Any], Any],
+        group: Callable[[Any, Any, list[Any]], Any],
+        kept: frozenset[type] = frozenset(),
     ) -> None:
-        self._piece = piece
-        self._group = group
+        self._writers, self._other, self._group, self._kept = writers, other, group, kept
         self._above: set[int] = set()
         self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
         self._repeated = 0
 
     def of(self, value: Any, depth: int = _MAX_DEPTH) -> Any:
-        if type(value) in _PLAIN:
-            return self._piece(value)
         try:
+            write = self._writers.get(type(value))
+            if write is not None:
+                return write(value)
             inside = parts(value)
-            return self._piece(value) if inside is None else self._inside(value, inside, depth)
+            return self._other(value) if inside is None else self._inside(value, inside, depth)
         except Exception as error:  # its fields and its text can be any code
-            return self._piece(Unreadable(_named(value, f"unreadable, {type(error).__name__}")))
+            if self._kept:
+                raise
+            return _named(value, f"unreadable, {_name_of(type(error))}")
 
     def _inside(self, value: Any, inside: dict[Any, Any] | list[Any], depth: int) -> Any:
-        why = ""
-        if id(value) in self._met:
+        me, kept = id(value), self._kept
+        if me in self._above:
+            return _named(value, "contains itself")
+        if not depth:
+            return _named(value, f"nested more than {_MAX_DEPTH} levels deep")
+        if me in self._met:
             self._repeated += 1 + len(inside)
-        if id(value) in self._above:
-            why = "contains itself"
-        elif not depth:
-            why = f"nested more than {_MAX_DEPTH} levels deep"
-        elif self._repeated > _MAX_REPEATED:
-            why = "repeated too often"
-        if why:
-            return self._piece(Unreadable(_named(value, why)))
-        self._met[id(value)] = value
-        self._above.add(id(value))
+        if self._repeated > _MAX_REPEATED or len(self._met) > _MAX_CONTAINERS:
+            return _named(value, "repeated too often")
+        self._met[me] = value
+        self._above.add(me)
         try:
-            if isinstance(inside, dict):
-                written: Any = {key: self.of(item, depth - 1) for key, item in inside.items()}
-            else:
-                written = [self.of(item, depth - 1) for item in inside]
+            items = inside.values() if type(inside) is dict else inside
+            written = [i if type(i) in kept else self.of(i, depth - 1) for i in items]
         finally:
-            self._above.discard(id(value))
-        return self._group(type(value), written)
-
-
-class Unreadable(str):
-    """A short text in place of a value that has none of its own."""
-
-    __slots__ = ()
+            self._above.discard(me)
+        return self._group(value, inside, written)
 
 
 def _named(value: object, why: str) -> str:
+    """A short text in place of a value that has none of its own."""
     return f"<{_name_of(type(value))}: {why}>"
 
 
 #: A class's name, whatever its metaclass says that it is.
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
-
-
-def _text(value: Any) -> str:
-    cls = type(value)
-    if cls is Unreadable:
-        return str.__str__(value)
-    if secret_text(value) is not None:
-        return stand_in(value)
-    if issubclass(cls, Enum):
-        return f"<{_name_of(cls)}.{value._name_}: {show(value._value_)}>"
-    for base, write in _REPRS.items():
-        if issubclass(cls, base):
-            text = write(value)
-            return text if cls is base else f"{_name_of(cls)}({text})"
-    try:
-        return str.__str__(repr(value))
-    except Exception as error:  # a repr can be any code
-        return _named(value, f"its repr raised {type(error).__name__}")
 
 
 def _int_text(value: int) -> str:
@@ -281,24 +310,42 @@ _REPRS: dict[Any, Callable[[Any], str]] = {
     complex: complex.__repr__,
     Decimal: Decimal.__repr__,
     bytes: bytes.__repr__,
-    bytearray: bytearray.__repr__,
+    bytearray: lambda value: f"bytearray({memoryview(value).tobytes()!r})",
+    memoryview: lambda value: f"memoryview({value.tobytes()!r})",
 }
 
 
-def _text_of_group(cls: Any, inside: dict[Any, str] | list[str]) -> str:
+def _other_text(value: Any) -> str:
+    cls: Any = type(value)
+    if _secret_base(cls) is not None:
+        return stand_in(value)
+    write = _by_base(_REPRS, cls)
+    if write is not None:
+        return f"{_name_of(cls)}({write(value)})"
+    try:
+        return str.__str__(repr(value))
+    except Exception as error:  # a repr can be any code
+        return _named(value, f"its repr raised {_name_of(type(error))}")
+
+
+def _group_text(value: Any, inside: dict[Any, Any] | list[Any], written: list[str]) -> str:
+    cls = type(value)
     name = _name_of(cls)
-    if isinstance(inside, list):
-        text = ", ".join(inside)
-        if issubclass(cls, tuple):
-            text = f"({text},)" if len(inside) == 1 else f"({text})"
-        elif issubclass(cls, (set, frozenset)):
-            text = f"{{{text}}}" if inside else ""
-        else:
-            text = f"[{text}]"
-    elif issubclass(cls, (dict, UserDict)) or cls in (MappingProxyType, ChainMap):
-        text = "{" + ", ".join([f"{show(key)}: {item}" for key, item in inside.items()]) + "}"
+    text = ", ".join(written)
+    if type(inside) is dict:
+        if issubclass(cls, Enum):
+            return f"<{name}.{value._name_}: {text}>"
+        if not (issubclass(cls, (dict, UserDict)) or cls in (MappingProxyType, ChainMap)):
+            fields = (f"{label(key)}={text}" for key, text in zip(inside, written, strict=True))
+            return f"{name}({', '.join(fields)})"
+        items = (f"{show(key)}: {text}" for key, text in zip(inside, written, strict=True))
+        text = "{" + ", ".join(items) + "}"
+    elif issubclass(cls, tuple):
+        text = f"({text},)" if len(inside) == 1 else f"({text})"
+    elif issubclass(cls, (set, frozenset)):
+        text = f"{{{text}}}" if inside else ""
     else:
-        return f"{name}({', '.join([f'{label(key)}={item}' for key, item in inside.items()])})"
+        text = f"[{text}]"
     return text if text and cls in (dict, list, tuple, set) else f"{name}({text})"
 
 
@@ -312,53 +359,84 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
-    if type(value) is dict and all(type(item) in _SURE for item in value.values()):
-        with suppress(TypeError, ValueError):  # an odd key, a NaN
-            return _encode(value) if all(map(str.isascii, value)) else _encode(_plain(value))
-    return _encode(_plain(value))
+    try:
+        if type(value) is dict and _is_flat(value):  # most are: 2 us instead of 8
+            text = _encode(value)
+            if len(text) < _MAX_DIGITS and "\\ud" not in text:
+                return text
+        # Strings and floats as they are, in the hope that there is no lone surrogate and no NaN.
+        text = _encode(_Walk(_JSON, _other_json, _group_json, _KEPT).of(value))
+        if "\\ud" not in text:
+            return text
+    except Exception:  # the next one has a stand-in for what raised
+        pass
+    return _encode(_Walk(_JSON, _other_json, _group_json).of(value))
 
 
-_SURE = frozenset({type(None), bool, float})
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
+_STR = frozenset({str})
+_KEPT: frozenset[type] = frozenset({str, float, bool, type(None)})
+_FLAT = _KEPT | {int}
 
 
-def _plain(value: object) -> Any:
-    return _Walk(_json_of_piece, _json_of_group).of(value)
+def _is_flat(value: dict[Any, Any]) -> bool:
+    return _FLAT.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value))
 
 
-def _json_of_piece(value: Any) -> Any:
+def _no_surrogates(text: str) -> str:
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def _int_json(value: int) -> int | str:
+    plain = int.__pos__(value)
+    return plain if -_MAX_INT < plain < _MAX_INT else hex(plain)
+
+
+def _float_json(value: float) -> float | str:
+    return float.__pos__(value) if math.isfinite(value) else float.__repr__(value)
+
+
+def _decoded(value: Any) -> str:
+    return memoryview(value).tobytes().decode("utf-8", "backslashreplace")
+
+
+_JSON: dict[Any, Callable[[Any], Any]] = {
+    type(None): lambda _: None,
+    bool: bool,
+    str: _no_surrogates,
+    int: _int_json,
+    float: _float_json,
+    **dict.fromkeys((bytes, bytearray, memoryview), _decoded),
+    **dict.fromkeys((datetime, date, time), lambda value: escape(value.isoformat())),
+    **{cls: cls.__str__ for cls in (timedelta, Decimal, Fraction, UUID, PurePath)},
+}
+
+
+def _other_json(value: Any) -> Any:
     cls = type(value)
-    if cls is Unreadable:
-        return str.__str__(value)
-    if value is None or cls is bool:
-        return value
-    if issubclass(cls, Enum):
-        return _plain(value._value_)
-    if issubclass(cls, str):
-        return str.encode(value, "utf-8", "backslashreplace").decode()  # no lone surrogates
-    if issubclass(cls, int):
-        plain = int.__pos__(value)
-        return plain if -_MAX_INT < plain < _MAX_INT else hex(plain)
-    if issubclass(cls, float):
-        return float(value) if math.isfinite(value) else float.__repr__(value)
-    if issubclass(cls, (bytes, bytearray)):
-        return bytes(value).decode("utf-8", "backslashreplace")
-    if issubclass(cls, (datetime, date, time)):
-        return value.isoformat()
-    if issubclass(cls, (timedelta, Decimal, Fraction, UUID, PurePath)):
-        return str(value)
+    write = _by_base(_JSON, cls)
+    if write is not None:
+        return write(value)
     if cls.__module__ == "numpy" and hasattr(cls, "item"):
-        return _plain(value.item()) if type(value.item()) is not cls else str(value)
-    return escape(_text(value))
+        item = value.item() if value.dtype.kind in "biufc" else value
+        write = _JSON.get(type(item))
+        return escape(str(value)) if write is None else write(item)
+    return escape(_other_text(value))
 
 
-def _json_of_group(cls: Any, inside: dict[Any, Any] | list[Any]) -> Any:
-    if isinstance(inside, list):
-        return inside
+def _group_json(value: Any, inside: dict[Any, Any] | list[Any], written: list[Any]) -> Any:
+    cls = type(value)
+    if type(inside) is list:
+        # Else two processes would write one set in two orders, and not know the call again.
+        return sorted(written, key=_encode) if issubclass(cls, (set, frozenset)) else written
+    if issubclass(cls, Enum):
+        return written[0]
+    if _STR.issuperset(map(type, inside)) and "".join(inside).isascii():
+        return dict(zip(inside, written, strict=True))
     named: dict[str, Any] = {}
     alike = 1
-    for key, item in inside.items():
-        name = unique = _json_of_piece(key) if issubclass(type(key), str) else show(key)
+    for key, item in zip(inside, written, strict=True):
+        name = unique = _no_surrogates(key if issubclass(type(key), str) else show(key))
         while unique in named:  # 1 and "1" are two keys: neither may hide the other
             alike += 1
             unique = f"{name} ({alike})"
@@ -378,8 +456,11 @@ def copied(args: dict[str, Any], *, secrets: bool = False) -> dict[str, Any]:
         args: The arguments by name.
         secrets: Whether what is secret by its type is replaced by its stand-in.
     """
-    if all(type(value) in _PLAIN for value in args.values()):
-        return {**args}
+    try:
+        if _PLAIN.issuperset(map(type, args.values())):
+            return {**args}
+    except TypeError:  # a class without a hash
+        pass
     copier = _Copier(secrets=secrets)
     return {name: copier.of(value) for name, value in args.items()}
 
@@ -387,67 +468,84 @@ def copied(args: dict[str, Any], *, secrets: bool = False) -> dict[str, Any]:
 class _Copier:
     def __init__(self, *, secrets: bool) -> None:
         self._secrets = secrets
-        self._done: dict[int, Any] = {}
-        self._met: list[object] = []  # keeps them alive, so that no id comes twice
+        self._done: dict[int, tuple[object, Any]] = {}  # holds both, so that no id comes twice
 
     def of(self, value: Any) -> Any:
-        cls = type(value)
-        if cls in _PLAIN:
-            return value
-        if id(value) in self._done:
-            return self._done[id(value)]
-        if self._secrets and secret_text(value) is not None:
-            return stand_in(value)
-        self._met.append(value)
         try:
-            self._done[id(value)] = value  # until there is something else
-            return self._new(cls, value)
+            cls = type(value)
+            if cls in _PLAIN:
+                return value
+            known = self._done.get(id(value))
+            if known is not None:
+                return known[1]
+            self._done[id(value)] = value, value  # until there is something else
+            new = self._new(cls, value)
         except Exception:  # one that cannot be copied is passed by reference, like a connection
-            self._done[id(value)] = value
-            return value
+            new = value
+        self._done[id(value)] = value, new
+        return new
 
     def _new(self, cls: Any, value: Any) -> Any:
-        if hasattr(cls, "__del__"):  # it would close what it shares with the original
-            return value
+        if _secret_base(cls) is not None:
+            return stand_in(value) if self._secrets else value
+        if hasattr(cls, "__del__") or issubclass(cls, Enum):
+            return value  # its __del__ would close what the two share
+        library = array if issubclass(cls, array) else _library_base(cls)
+        if library is not None:
+            copy = getattr(cls, "copy", None) or getattr(cls, "__copy__", None)
+            return copy(value) if copy and cls in (array, library) else value
         if issubclass(cls, bytearray):
-            return bytearray(value)
-        if cls.__module__.partition(".")[0] in _WHOLE or issubclass(cls, array):
-            copy = getattr(value, "copy", None) or getattr(value, "__copy__", None)
-            return value if copy is None else copy()
+            shell: Any = bytearray.__new__(cls)
+            bytearray.extend(shell, value)
+            self._copy_state(shell, value, ())
+            return shell
         inside = parts(value)
         if inside is None:
             return value
-        if issubclass(cls, tuple):
+        base = next((base for base in _BASES if issubclass(cls, base)), object)
+        if base in (tuple, frozenset):
             items = [self.of(item) for item in inside]
-            same = all(new is old for new, old in zip(items, inside, strict=True))
-            return value if same else tuple.__new__(cls, items)
-        base: Any = next((b for b in (dict, list, set, deque) if issubclass(cls, b)), object)
-        if issubclass(cls, frozenset):
-            return value
-        shell = self._done[id(value)] = base.__new__(cls)
-        if base is dict:
-            dict.update(shell, {key: self.of(item) for key, item in inside.items()})
+            if all(new is old for new, old in zip(items, inside, strict=True)):
+                return value
+            shell = base.__new__(cls, items)
+        else:
+            shell = base.__new__(cls)
+            self._done[id(value)] = value, shell
+            self._fill(shell, value, base, inside)
+        if cls is not base:
+            self._copy_state(shell, value, inside if base is object else ())
+        return shell
+
+    def _fill(self, shell: Any, value: Any, base: Any, inside: Any) -> None:
+        if base in (dict, OrderedDict):
+            for key, item in inside.items():
+                base.__setitem__(shell, self.of(key), self.of(item))
+        elif base is deque:
+            deque.__init__(shell, map(self.of, inside), value.maxlen)
         elif base is list:
             list.extend(shell, map(self.of, inside))
         elif base is set:
-            set.update(shell, inside)
-        elif base is deque:
-            deque.__init__(shell, map(self.of, inside), value.maxlen)
-        self._copy_state(shell, value, inside if base is object else {})
-        return shell
+            set.update(shell, map(self.of, inside))
 
     def _copy_state(self, shell: Any, value: Any, fields: Any) -> None:
-        """Copy the `__dict__` and the slots: the fields as copies, all else by reference."""
+        """Copy what stands in `__dict__` and slots: fields and plain containers, else as it is."""
 
         def new(name: str, item: Any) -> Any:
-            is_part = name in fields or name in ("data", "__pydantic_extra__")
-            return self.of(item) if is_part else item
+            return self.of(item) if name in fields or type(item) in (dict, list, set) else item
 
         with suppress(AttributeError):
-            state = object.__getattribute__(value, "__dict__")
-            vars(shell).update({name: new(name, item) for name, item in tuple(state.items())})
-        for cls in type(value).__mro__:
-            for slot in tuple(vars(cls).values()):
-                if type(slot) is MemberDescriptorType:
-                    with suppress(AttributeError):  # it is empty
-                        slot.__set__(shell, new(slot.__name__, slot.__get__(value)))
+            state = dict.copy(_attributes(value))
+            _attributes(shell).update({name: new(name, item) for name, item in state.items()})
+        cls: Any = type(value)
+        for slot in _slots(cls):
+            with suppress(AttributeError):  # it is empty
+                slot.__set__(shell, new(slot.__name__, slot.__get__(value)))
+
+
+_BASES: tuple[Any, ...] = (tuple, frozenset, OrderedDict, dict, list, set, deque)
+
+
+@lru_cache(maxsize=2048)
+def _slots(cls: Any) -> list[Any]:
+    found = [slot for base in cls.__mro__ for slot in vars(base).values()]
+    return [slot for slot in found if type(slot) is MemberDescriptorType]
