@@ -626,7 +626,7 @@ def test_ways_of_its_own(number: int, approved: bool, log: AuditLog, lines: Any)
 
 
 @pytest.mark.parametrize("make", [lambda: own("invoke"), lambda: made(anything, JSON_SCHEMA)])
-def test_changed_while_a_person_thinks(make: Any, log: AuditLog) -> None:
+def test_changed_while_an_approval_is_pending(make: Any, log: AuditLog) -> None:
     """What the caller does to its input meanwhile reaches no body; a change within is noticed."""
     given: dict[str, Any] = {"x": 1, "items": [1]}
 
@@ -647,7 +647,7 @@ def test_changed_while_a_person_thinks(make: Any, log: AuditLog) -> None:
 
 
 def test_other_guarded_tool_in_the_body(log: AuditLog, lines: Any) -> None:
-    """A released body that calls another guarded tool is not released for that one."""
+    """A body that was approved and calls another guarded tool is not approved for that one."""
     inner = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
 
     @guard(channel=AutoApproveChannel(), audit=log)
@@ -1067,7 +1067,7 @@ def test_cancelled_in_the_body(base: Any, log: AuditLog, lines: Any) -> None:
 def test_cancelled_before_the_body(
     kind: str, held: bool, twice: bool, log: AuditLog, lines: Any
 ) -> None:
-    """Released, but cancelled while the executor is busy: it does not run, and the log says so."""
+    """Approved, but cancelled while the executor is busy: it does not run, and the log says so."""
     bare, args = KINDS[kind]()
     SEEN.clear()
     channel = AutoApproveChannel()

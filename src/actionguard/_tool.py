@@ -327,7 +327,7 @@ def _own_entries(cls: type) -> frozenset[str]:
 
 
 def _detached(given: Any) -> Any:
-    """The input of a call, in a dict that its caller cannot change while a person thinks."""
+    """The input of a call, in a dict that its caller cannot change while an approval is pending."""
     if type(given) is dict and isinstance(given.get("args"), dict):
         return {**given, "args": {**given["args"]}}
     return {**given} if type(given) is dict else given
@@ -391,7 +391,7 @@ def _config_set(kwargs: dict[str, Any]) -> Iterator[None]:
 
 
 async def _in_executor(bare: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run a plain body as langchain-core's own `_arun` does, unless its caller leaves before."""
+    """Run a plain body as langchain-core's own `_arun` does, unless its caller has left by then."""
     manager = kwargs.get("run_manager")
     if isinstance(manager, AsyncCallbackManagerForToolRun):
         kwargs["run_manager"] = manager.get_sync()
@@ -415,12 +415,12 @@ async def _in_executor(bare: Any, *args: Any, **kwargs: Any) -> Any:
 class _Arguments(Signature):
     """How a tool's arguments are named: as its schema and its body do.
 
-    What the runtime fills in (injected values, configs, managers) goes to the body only.
+    What the runtime fills in (injected values, configs, managers) is passed to the body only.
 
     Args:
         tool: The bare tool.
         way: The method or field that is called.
-        exclude: Names that go to the body only as well.
+        exclude: Further names that are passed to the body only.
     """
 
     def __init__(self, tool: Any, way: str, exclude: Collection[str]) -> None:
@@ -434,7 +434,7 @@ class _Arguments(Signature):
         if _runs_a_body(tool, way):
             hidden.update(("config", "run_manager"))
         super().__init__(body, hidden.union(exclude))
-        # Filled in on the way to the body: when it is asked for, they may be there or not.
+        # The runtime fills these in on the way to the body: a call at the gate may lack them.
         self._later = [
             p.name if p.name in self.hidden and p.default is p.empty else ""
             for p in parameters_of(body)
@@ -451,7 +451,7 @@ class _Arguments(Signature):
                 self.names = frozenset(self.parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The same for a call on its way to the tool's body."""
+        """Name the arguments of a call, as `Signature` does."""
         given = {name: value for name, value in kwargs.items() if name not in self.hidden}
         given.update((name, None) for name in self._later[len(args) :] if name)
         named = self.visible(super().bind(args, given))
