@@ -1,15 +1,15 @@
-"""An agent with guarded tools: it asks you before the refund, and reads what you said.
+"""An agent with guarded tools: you are asked before the refund, and the agent gets your answer.
 
 Run:  pip install langchain langgraph && python examples/agent_loop.py
-A model of no cost plays the agent. It looks up a customer, which asks nobody, and wants to refund
-4,000, which asks you. Deny it: the agent reads why, and goes on with its conversation.
+A fake model plays the agent. It looks up a customer, which needs no approval, and then wants to
+refund 4,000, which does. Deny it with a reason, such as "wrong customer", and see what it says.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 
 from actionguard import ApprovalPolicy, guard_tools
 
@@ -29,7 +29,7 @@ def refund_customer(amount: float, customer_id: str) -> str:
     return f"refunded {amount} to {customer_id}"
 
 
-# One policy for each tool by name. A tool that is not listed here would be held always.
+# One policy for each tool. A tool that is not listed here would always need approval.
 tools = guard_tools(
     [find_customer, refund_customer],
     policy={
@@ -40,23 +40,30 @@ tools = guard_tools(
 
 
 class Model(GenericFakeChatModel):
-    """Says what it was told to; a real model would come from langchain.chat_models."""
+    """Calls both tools and reports the outcome; a real one comes from langchain.chat_models."""
 
     def bind_tools(self, tools: Any, **_: Any) -> Any:
         return self
 
+    def _generate(self, messages: list[Any], *_: Any, **__: Any) -> ChatResult:
+        answers = [message for message in messages if isinstance(message, ToolMessage)]
+        if not answers:
+            reply = calls("find_customer", name="Ann")
+        elif len(answers) == 1:
+            reply = calls("refund_customer", amount=4000.0, customer_id=answers[0].content)
+        elif answers[-1].status == "error":
+            reply = AIMessage("I could not make the refund: it was not approved.")
+        else:
+            reply = AIMessage(f"Done: {answers[-1].content}")
+        return ChatResult(generations=[ChatGeneration(message=reply)])
 
-def script() -> Iterator[AIMessage]:
-    find = {"name": "find_customer", "args": {"name": "Ann"}, "id": "call_1"}
-    yield AIMessage("", tool_calls=[{**find, "type": "tool_call"}])
-    refund = {"amount": 4000.0, "customer_id": "cus_123"}
-    call = {"name": "refund_customer", "args": refund, "id": "call_2"}
-    yield AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
-    yield AIMessage("I have seen to it.")
+
+def calls(tool: str, **args: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": tool, "args": args, "id": f"call {tool}"}])
 
 
 if __name__ == "__main__":
-    agent = create_agent(Model(messages=script()), tools)
+    agent = create_agent(Model(messages=iter(())), tools)
     state = agent.invoke({"messages": [("user", "Please refund Ann her 4,000.")]})
     for message in state["messages"]:
         if isinstance(message, ToolMessage):

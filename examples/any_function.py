@@ -1,8 +1,8 @@
 """Guard any callable: a function, a method, a generator, or one that somebody else wrote.
 
 Run:  python examples/any_function.py
-You are asked five times. Each denied call raises ApprovalDenied, or returns what you chose; say y
-or n as you like, and watch what the program makes of it.
+You are asked five times. A denied call raises ApprovalDenied, or returns what you chose. Type a
+reason instead of y or n, and see where it arrives.
 """
 
 import shutil
@@ -13,8 +13,8 @@ from pathlib import Path
 from actionguard import ApprovalDenied, guard
 
 
-@guard
-def delete_user(user_id: str) -> str:
+@guard(secret=["token"])  # the prompt and the log show <secret: 12 characters>
+def delete_user(user_id: str, token: str) -> str:
     """Permanently delete a user account."""
     return f"deleted {user_id}"
 
@@ -23,15 +23,15 @@ class Account:
     def __init__(self, owner: str) -> None:
         self.owner = owner
 
-    # What a denied call returns: a message that a model can read ...
+    # A denied call can return a message that a model can read ...
     @guard(on_denied="return")
     def close(self, reason: str = "none given") -> str:
         """Close the account."""
         return f"closed the account of {self.owner}"
 
 
-# ... or what you make of the denial.
-@guard(on_denied=lambda denied: {"ok": False, "why": denied.action.pretty()})
+# ... or whatever your function makes of the denial.
+@guard(on_denied=lambda denied: {"ok": False, "why": denied.decision.comment})
 def deploy(version: str) -> object:
     """Deploy to production."""
     return {"ok": True, "version": version}
@@ -46,7 +46,7 @@ def delete_files(names: list[str]) -> Iterator[str]:
 
 def main() -> None:
     try:
-        print(delete_user("u_42"))
+        print(delete_user("u_42", token="not-a-secret"))
     except ApprovalDenied as denied:
         print("not done:", denied.action.pretty())
 
@@ -54,7 +54,7 @@ def main() -> None:
     print(deploy("1.4.2"))
     print(list(delete_files(["a.txt", "b.txt"])))
 
-    # A function of somebody else's, guarded where you hand it on.
+    # A function that somebody else wrote, guarded where you pass it on.
     folder = Path(tempfile.mkdtemp())
     remove = guard(shutil.rmtree)
     try:

@@ -1,9 +1,9 @@
-"""A thousand refunds wait for people in one process, and nothing else has to wait for them.
+"""A thousand refunds wait for approval in one process, and nothing else waits for them.
 
 Run:  python examples/async_many_waiting.py
-You are not asked: a stand-in for people answers, with an async channel as you might write one on
-top of your own queue. You will see that the waiting calls hold no threads, that a small refund
-goes through meanwhile, and that a cancelled one never runs.
+You are not asked: the program answers through an async channel, as you might write one for your own
+queue. The waiting calls use no threads, a small refund goes through meanwhile, and a cancelled
+one never runs.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from actionguard import Action, ApprovalChannel, ApprovalPolicy, AuditLog, Decis
 
 
 class Inbox(ApprovalChannel):
-    """Requests that wait for somebody to look at them."""
+    """Requests that wait for an answer."""
 
     name = "inbox"
 
@@ -57,7 +57,7 @@ async def main() -> None:
         await refunds[0]
     print(f"customer 0 hung up, so {len(inbox.open)} are left")
 
-    # People come back from lunch. Even customers get their money.
+    # Now somebody answers: customers with an even number get their money.
     for action, answer in list(inbox.open.values()):
         even = action.args["customer"] % 2 == 0
         answer.set_result(Decision.approve() if even else Decision.deny("odd"))

@@ -1,8 +1,8 @@
-"""A channel of your own: requests appear on a web page, with a button for yes and one for no.
+"""A channel of your own: requests appear on a web page with two buttons.
 
 Run:  python examples/custom_channel.py
-It prints the address of a page that this computer serves. Open it in a browser, and approve or deny
-the two refunds that wait there; the program prints what became of them, and ends.
+It prints the address of a page on this computer. Open it in a browser, and approve or deny the two
+refunds there. The program prints the results and ends.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from actionguard import Action, ApprovalChannel, Decision, guard
 
 
 class WebChannel(ApprovalChannel):
-    """Serves a page of the requests that wait, to this computer only."""
+    """Serves a page with the waiting requests, to this computer only."""
 
     name = "web"
 
     def __init__(self, port: int = 0) -> None:
         self._open: dict[str, tuple[Action, Future[Decision]]] = {}
-        # A secret in the address: no other page in your browser can know it, and press a button.
+        # A secret in the address, so that no other page in your browser can press a button.
         self._path = f"/{secrets.token_urlsafe()}"
         channel = self
 
@@ -58,7 +58,7 @@ class WebChannel(ApprovalChannel):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{server.server_port}{self._path}"
 
-    # Async, so that it holds no thread for guarded async code. Guarded plain code can use it too.
+    # Async, so that a waiting async call needs no thread. Plain functions can use it as well.
     async def request_approval(self, action: Action) -> Decision:
         answer: Future[Decision] = Future()
         self._open[action.id] = action, answer
@@ -69,10 +69,10 @@ class WebChannel(ApprovalChannel):
 
     @contextmanager
     def _answered(self, form: dict[str, str]) -> Iterator[None]:
-        # By id: two equal refunds are two requests, and each gets its own answer.
+        # By id: two equal refunds are two requests, each with its own answer.
         _, answer = self._open.pop(form.get("id", ""), (None, None))
         try:
-            yield  # the page is sent first: with its last answer, the program may end
+            yield  # send the page first: after the last answer, the program ends
         finally:
             if answer is not None and answer.set_running_or_notify_cancel():
                 approved = form.get("answer") == "approve"
@@ -87,7 +87,7 @@ class WebChannel(ApprovalChannel):
             "<button name=answer value=deny>Deny</button></form>"
             for action, _ in list(self._open.values())
         )
-        return f"<!doctype html><title>Approvals</title>{requests or 'Nothing waits.'}"
+        return f"<!doctype html><title>Approvals</title>{requests or 'Nothing is waiting.'}"
 
 
 channel = WebChannel()

@@ -1,10 +1,10 @@
-"""One guarded function as a tool of other frameworks: each that is installed here calls it.
+"""One guarded function as a tool of other frameworks: each that is installed calls it.
 
 Run:  pip install openai-agents pydantic-ai-slim llama-index-core fastmcp smolagents
       python examples/other_frameworks.py
-No model and no key is needed: each framework is handed the call that a model would make, and what
-it would tell the model is printed. You are asked once for each; deny some. CrewAI is tried too, but
-wants an environment of its own.
+You need no model and no API key: each framework gets the call that a model would make, and the
+program prints what the model would read. You are asked once for each; deny some. CrewAI is tried as
+well, but needs an environment of its own.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from actionguard import guard
 
 
-# A denial is an answer here, since each framework hands its model what a tool returns.
+# A denial is returned, because each framework gives its model what a tool returns.
 @guard(on_denied="return")
 async def refund(amount: float, customer_id: str) -> str:
     """Issue a refund to a customer's card."""
@@ -27,8 +27,8 @@ def refund_now(amount: float, customer_id: str) -> str:
     """Issue a refund to a customer's card.
 
     Args:
-        amount: How much.
-        customer_id: To whom.
+        amount: The amount in dollars.
+        customer_id: Who gets it.
     """
     return f"refunded {amount} to {customer_id}"
 
@@ -78,7 +78,7 @@ async def fastmcp() -> object:
 async def smolagents() -> object:
     from smolagents import tool
 
-    # It takes no async functions; in a thread, since a plain one waits where it is called.
+    # It takes no async functions. In a thread, because a plain function blocks while it waits.
     return await asyncio.to_thread(tool(refund_now), **CALL)
 
 

@@ -1,8 +1,8 @@
-"""Watch a call being halted at your terminal: no model and no API key needed.
+"""Watch a call wait for approval at your terminal: no model and no API key needed.
 
 Run:  python examples/quickstart.py
-You will be asked twice. Say y to the first refund and n to the second, and compare what the agent
-is told; then look at the two lines in actionguard_audit.jsonl.
+You are asked twice. Approve the first refund with y and deny the second, which the prompt shows as
+a repeat. Compare what the agent gets, then run: python -m actionguard
 """
 
 from langchain_core.tools import tool
@@ -21,7 +21,6 @@ def refund_customer(amount: float, customer_id: str) -> str:
 if __name__ == "__main__":
     print("Agent: issuing the refund now...")
     print(refund_customer.invoke({"amount": 4000.0, "customer_id": "cus_123"}))
-
     print("Agent: did that go through? Trying again to be safe...")
     # The dangerous duplicate: deny it at the prompt!
     print(refund_customer.invoke({"amount": 4000.0, "customer_id": "cus_123"}))

@@ -1,4 +1,4 @@
-"""Test your own gate, without a person: does it ask, about what, and what if the answer is no?
+"""Test your own guards without a person: do they ask, about what, and what if the answer is no?
 
 Run:  pytest examples/testing_your_gate.py
 The tests pass without asking you anything.
@@ -6,105 +6,111 @@ The tests pass without asking you anything.
 
 import asyncio
 import threading
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actionguard import ApprovalChannel, ApprovalDenied, ApprovalPolicy, AuditLog, Decision, guard
+from actionguard import ApprovalDenied, ApprovalPolicy, Decision, guard
 from actionguard.testing import (
     AutoApproveChannel,
     AutoDenyChannel,
     ScriptedChannel,
     SilentChannel,
+    answering,
 )
 
+# --- your program, as it is in production ----------------------------------------------------
 
-class Bank:
-    """What you would have in your program; it takes its channel and its log from outside."""
-
-    def __init__(self, channel: ApprovalChannel, audit: AuditLog) -> None:
-        self.paid: list[float] = []
-        policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
-        options: Any = {"policy": policy, "channel": channel, "audit": audit}
-        self.refund = guard(self._refund, **options)
-        self.arefund = guard(self._arefund, **options)
-
-    def _refund(self, amount: float) -> str:
-        self.paid.append(amount)
-        return f"refunded {amount}"
-
-    async def _arefund(self, amount: float) -> str:
-        return self._refund(amount)
+POLICY = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
+paid: list[float] = []
 
 
-@pytest.fixture
-def audit(tmp_path: Path) -> AuditLog:
-    return AuditLog(tmp_path / "audit.jsonl")
+@guard(policy=POLICY)
+def refund(amount: float) -> str:
+    paid.append(amount)
+    return f"refunded {amount}"
 
 
-def test_large_refunds_ask(audit: AuditLog) -> None:
+@guard(policy=POLICY)
+async def arefund(amount: float) -> str:
+    paid.append(amount)
+    return f"refunded {amount}"
+
+
+@guard
+def send_email(to: str) -> str:
+    return f"sent to {to}"
+
+
+# --- its tests -------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def nothing_paid() -> None:
+    paid.clear()
+
+
+def test_large_refunds_ask() -> None:
     channel = AutoApproveChannel()
-    bank = Bank(channel, audit)
-
-    bank.refund(50)
-    bank.refund(4000)
+    with answering(channel) as log:
+        refund(50)
+        refund(4000)
 
     assert [request.args for request in channel.requests] == [{"amount": 4000}]
-    assert bank.paid == [50, 4000]
-    assert [record["needed_approval"] for record in audit.records()] == [False, True]
+    assert [record["needed_approval"] for record in log.records()] == [False, True]
+    assert paid == [50, 4000]
 
 
-def test_a_denied_refund_pays_nothing(audit: AuditLog) -> None:
-    bank = Bank(AutoDenyChannel("not this one"), audit)
+def test_a_denied_refund_pays_nothing() -> None:
+    with answering(AutoDenyChannel("not this one")) as log:
+        with pytest.raises(ApprovalDenied, match="not this one"):
+            refund(4000)
 
-    with pytest.raises(ApprovalDenied, match="not this one"):
-        bank.refund(4000)
-
-    assert bank.paid == []
-    (record,) = audit.records()
+    (record,) = log.records()
     assert record["decision_comment"] == "not this one"
     assert record["executed"] is False
+    assert paid == []
 
 
-def test_answers_in_order(audit: AuditLog) -> None:
-    bank = Bank(ScriptedChannel(True, Decision.deny("that was the second"), TimeoutError()), audit)
-
-    bank.refund(4000)
-    with pytest.raises(ApprovalDenied, match="that was the second"):
-        bank.refund(4000)
-    with pytest.raises(TimeoutError):  # the channel broke, and a plain function says so
-        bank.refund(4000)
-
-    assert bank.paid == [4000]
+def test_answers_by_tool() -> None:
+    with answering(ScriptedChannel(refund=False, send_email=True)):
+        assert send_email("ann@example.com") == "sent to ann@example.com"
+        with pytest.raises(ApprovalDenied):
+            refund(4000)
 
 
-def test_nobody_answers(audit: AuditLog) -> None:
-    with SilentChannel() as channel:
-        bank = Bank(channel, audit)
+def test_answers_in_order() -> None:
+    with answering(ScriptedChannel(True, Decision.deny("a repeat"), TimeoutError())):
+        refund(4000)
+        with pytest.raises(ApprovalDenied, match="a repeat"):
+            refund(4000)
+        with pytest.raises(TimeoutError):  # the channel failed, and a plain function says so
+            refund(4000)
 
-        def refund() -> None:
-            with pytest.raises(ApprovalDenied, match="hung up"):
-                bank.refund(4000)
+    assert paid == [4000]
 
-        waiting = threading.Thread(target=refund)
+
+def test_nobody_answers() -> None:
+    def denied() -> None:
+        with pytest.raises(ApprovalDenied, match="hung up"):
+            refund(4000)
+
+    with SilentChannel() as channel, answering(channel) as log:
+        waiting = threading.Thread(target=denied)
         waiting.start()
         channel.wait_for_requests()
+        assert [call["state"] for call in log.in_flight()] == ["waiting"]
+        channel.hang_up()
+        waiting.join()
 
-        assert [call["state"] for call in audit.in_flight()] == ["waiting"]
-        assert bank.paid == []
-
-    waiting.join()
-    assert bank.paid == []
+    assert paid == []
 
 
-def test_a_cancelled_task_pays_nothing(audit: AuditLog) -> None:
-    bank = Bank(SilentChannel(), audit)
-
+def test_a_cancelled_task_pays_nothing() -> None:
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(bank.arefund(4000), timeout=0.01)
+            await asyncio.wait_for(arefund(4000), timeout=0.1)
 
-    asyncio.run(main())
+    with answering(SilentChannel()):
+        asyncio.run(main())
 
-    assert bank.paid == []
+    assert paid == []

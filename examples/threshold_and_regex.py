@@ -1,8 +1,8 @@
-"""Only the calls that matter ask: a large amount, a production database, a stranger's address.
+"""Only the calls that matter ask: a large amount, a production database, a repeated payment.
 
 Run:  python examples/threshold_and_regex.py
-Six calls are made and three of them ask you, since a rule of their policy holds them. Deny or
-approve them as you like; the other three just run.
+Eight calls are made. Four of them need approval, because a rule of their policy applies; approve
+or deny them as you like. The others just run.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ def refund(amount: float, customer_id: str) -> str:
 
 @guard(policy=ApprovalPolicy(match_args={"database": r"^prod-"}), on_denied="return")
 def drop_table(database: str, table: str) -> str:
-    """Drop a table, with everything in it."""
+    """Drop a table with everything in it."""
     return f"dropped {table} in {database}"
 
 
@@ -26,14 +26,21 @@ def leaves_the_company(args: dict[str, Any]) -> bool:
     return any(not address.endswith("@example.com") for address in args["to"])
 
 
-# Rules are combined with OR: any of them holds the call.
+# A call needs approval if any of the rules applies.
 @guard(
     policy=ApprovalPolicy(require_if=leaves_the_company, match_args={"subject": r"(?i)invoice"}),
     on_denied="return",
 )
 def send_email(to: list[str], subject: str) -> str:
-    """Send an e-mail."""
+    """Send an email."""
     return f"sent {subject!r} to {', '.join(to)}"
+
+
+# The first call runs; the same call within ten minutes needs approval. The prompt says why.
+@guard(policy=ApprovalPolicy(repeat_within=600), on_denied="return")
+def pay(invoice: str) -> str:
+    """Pay an invoice."""
+    return f"paid {invoice}"
 
 
 if __name__ == "__main__":
@@ -43,3 +50,5 @@ if __name__ == "__main__":
     print(drop_table("prod-eu", "orders"))
     print(send_email(["ann@example.com"], "Minutes"))
     print(send_email(["ann@example.com", "bob@elsewhere.org"], "Minutes"))
+    print(pay("2026-117"))
+    print(pay("2026-117"))

@@ -74,7 +74,10 @@ def test_block(example: Example, person: list[str], capsys: pytest.CaptureFixtur
     example.document.namespace.clear()
     example.document.namespace["__name__"] = "__main__"
 
-    example.evaluate()
+    try:
+        example.evaluate()
+    finally:
+        configure()  # a block may say where guards ask
 
     if prints := _PRINTS.match(after.removeprefix("```").removeprefix("\n")):
         assert capsys.readouterr().out == prints[1]
