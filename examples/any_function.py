@@ -13,8 +13,8 @@ from pathlib import Path
 from actionguard import ApprovalDenied, guard
 
 
-@guard(secret=["token"])  # the prompt and the log show <secret: 12 characters>
-def delete_user(user_id: str, token: str) -> str:
+@guard(secret=["api_key"])  # the prompt and the log show <secret: 12 characters>
+def delete_user(user_id: str, api_key: str) -> str:
     """Permanently delete a user account."""
     return f"deleted {user_id}"
 
@@ -46,7 +46,7 @@ def delete_files(names: list[str]) -> Iterator[str]:
 
 def main() -> None:
     try:
-        print(delete_user("u_42", token="not-a-secret"))
+        print(delete_user("u_42", api_key="not-a-secret"))
     except ApprovalDenied as denied:
         print("not done:", denied.action.pretty())
 

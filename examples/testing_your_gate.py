@@ -61,9 +61,9 @@ def test_large_refunds_ask() -> None:
 
 
 def test_a_denied_refund_pays_nothing() -> None:
-    with answering(AutoDenyChannel("not this one")) as log:
-        with pytest.raises(ApprovalDenied, match="not this one"):
-            refund(4000)
+    channel = AutoDenyChannel("not this one")
+    with answering(channel) as log, pytest.raises(ApprovalDenied, match="not this one"):
+        refund(4000)
 
     (record,) = log.records()
     assert record["decision_comment"] == "not this one"

@@ -79,7 +79,7 @@ def test_threshold_and_regex(tmp_path: Path) -> None:
 
 
 def test_any_function_approved(tmp_path: Path) -> None:
-    """Approved, each callable does what it did before, and the token is shown to nobody."""
+    """Approved, each callable does what it did before, and the key is shown to nobody."""
     shown = run("any_function.py", tmp_path, *"yyyyy")
 
     assert shown == [
@@ -91,14 +91,14 @@ def test_any_function_approved(tmp_path: Path) -> None:
     ]
     assert "<secret: 12 characters>" in shown.asked
     assert "not-a-secret" not in shown.asked
-    assert log(tmp_path)[0]["args"] == {"user_id": "u_42", "token": "<secret: 12 characters>"}
+    assert log(tmp_path)[0]["args"] == {"user_id": "u_42", "api_key": "<secret: 12 characters>"}
 
 
 def test_any_function_denied(tmp_path: Path) -> None:
     """Denied, each raises or returns what was chosen for it."""
     shown = run("any_function.py", tmp_path, "n", "n", "no, not on Fridays", "n", "n")
 
-    assert shown[0].startswith("not done: delete_user(user_id='u_42', token=")
+    assert shown[0].startswith("not done: delete_user(user_id='u_42', api_key=")
     assert shown[1].startswith("DENIED: a person denied close(reason='moved away')")
     assert shown[2] == "{'ok': False, 'why': 'not on Fridays'}"
     assert shown[3].startswith("""["DENIED: a person denied delete_files(""")
@@ -121,8 +121,7 @@ def test_async_many_waiting(tmp_path: Path) -> None:
         ("y", "success): refunded 4000.0 to cus_123", "Done: refunded 4000.0 to cus_123"),
         (
             "wrong customer",
-            "error): DENIED: a person denied refund_customer(amount=4000.0, customer_id='cus_123')."
-            " It was not executed. Reason: wrong customer.",
+            "error): DENIED: a person denied refund_customer(",
             "I could not make the refund: it was not approved.",
         ),
     ],
@@ -136,6 +135,7 @@ def test_agent_loop(answer: str, refund: str, said: str, tmp_path: Path) -> None
 
     assert shown[1] == "find_customer (success): cus_123"
     assert shown[2].startswith(f"refund_customer ({refund}")
+    assert ("Reason: wrong customer." in shown[2]) is (answer != "y")
     assert shown[3] == f"ai: {said}"
     assert [line["needed_approval"] for line in log(tmp_path)] == [False, True]
 

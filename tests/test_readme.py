@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib.metadata
+import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,14 @@ from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-from actionguard import ApprovalPolicy, CLIChannel, guard
+from actionguard import (
+    ApprovalDenied,
+    ApprovalPolicy,
+    AuditLog,
+    CLIChannel,
+    configure,
+    guard,
+)
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel
 
 # Some start a Python of their own, which a busy machine takes its time for.
@@ -103,6 +115,70 @@ def _run(command: list[str]) -> Any:
     )
 
 
+def _table(heading: str) -> set[str]:
+    """The words in code in the first column of the table with that heading."""
+    rows = re.search(rf"^\| {heading} \|.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
+    assert rows is not None
+    firsts = " ".join(row.split("|")[1] for row in rows[1].splitlines())
+    return set(re.findall(r"`(\w+)`", firsts))
+
+
+def test_the_program_in_the_picture() -> None:
+    """The first block is the quickstart, whose session the picture shows."""
+    first = _examples()[0].parsed
+    quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+
+    assert ast.dump(ast.parse(first)) == ast.dump(ast.parse(quickstart.split('"""\n', 1)[1]))
+
+
+def test_three_lines() -> None:
+    """The lines that guard a tool are numbered, and without them it is the bare tool."""
+    (block,) = (example.parsed for example in _examples() if "  # 1\n" in example.parsed)
+
+    assert re.findall(r"  # (\d)$", block, re.MULTILINE) == ["1", "2", "3"]
+    bare = re.sub(r"^.*  # \d\n", "", block, flags=re.MULTILINE)
+    assert "guard" not in bare
+    exec(compile(bare, "README.md", "exec"), {})
+
+
+def test_options_of_guard() -> None:
+    """The table of options names what guard takes."""
+    assert _table("option") == set(inspect.signature(guard).parameters) - {"target"}
+
+
+def test_keys_of_the_log(elsewhere: Path) -> None:
+    """The table of keys names those that each line has."""
+    log = AuditLog("audit.jsonl")
+    guard(lambda: None, channel=AutoApproveChannel(), audit=log)()
+    (record,) = log.records()
+
+    assert _table("key") == set(record)
+    assert len(record) == 13
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^python -m (actionguard[^#\n]*)", TEXT, re.MULTILINE), ids=str.strip
+)
+def test_commands_that_read_the_log(command: str, elsewhere: Path) -> None:
+    """The commands run as they stand, and show a call that was denied."""
+    words = command.split()
+    path = words[1] if len(words) > 1 else "actionguard_audit.jsonl"
+
+    def refund_customer(amount: float) -> None:
+        pass
+
+    refund = guard(
+        refund_customer, channel=AutoDenyChannel("too much"), audit=path, on_denied="return"
+    )
+    refund(4000)
+
+    done = _run([sys.executable, "-m", *words])
+
+    assert done.returncode == 0, done.stderr
+    assert "refund_customer" in done.stdout
+    assert "too much" in done.stdout
+
+
 def test_files_named_in_the_readme_exist() -> None:
     """Each file that the README names or shows is there."""
     named = set(re.findall(r"(?:examples|tests|src)/[\w/]+\.\w+", TEXT))
@@ -150,7 +226,7 @@ def test_the_only_dependency() -> None:
 
 
 def test_the_undecorated_function_can_be_called() -> None:
-    """It is no sandbox: the bare function is within reach of code in the same process."""
+    """It is not a sandbox: the bare function is within reach of code in the same process."""
     channel = AutoDenyChannel()
     ran: list[float] = []
 
@@ -175,14 +251,6 @@ def test_the_log_has_the_default_permissions(elsewhere: Path) -> None:
         os.umask(before)
 
     assert (elsewhere / "log.jsonl").stat().st_mode & 0o777 == 0o640
-
-
-def test_a_pattern_for_what_is_allowed() -> None:
-    """It finds something in the text of a list, whatever is in the list."""
-    policy = ApprovalPolicy(match_args={"database": "^(?!test-)"})
-
-    assert policy.needs_approval({"database": "test-1"}) is False
-    assert policy.needs_approval({"database": ["test-1"]}) is True
 
 
 def test_released_calls_go_on_while_somebody_is_asked() -> None:
@@ -221,3 +289,43 @@ def test_without_a_unix_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.write(b"y\n")
 
         assert guard(lambda: "ran")() == "ran"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_sigterm(elsewhere: Path) -> None:
+    """Python ends at once, and whoever opens the log next writes that the call did not run."""
+    program = """
+        from actionguard import guard
+        from actionguard.testing import SilentChannel
+        guard(lambda amount: None, channel=SilentChannel(), audit="audit.jsonl")(4000)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])
+    log = AuditLog("audit.jsonl")
+    while not [call for call in log.in_flight() if call["state"] == "waiting"]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == -signal.SIGTERM
+
+    AuditLog("audit.jsonl")
+
+    (record,) = log.records()
+    assert (record["args"], record["executed"]) == ({"amount": 4000}, False)
+    assert list(elsewhere.iterdir()) == [elsewhere / "audit.jsonl"]
+
+
+def test_repeats_after_rotation(elsewhere: Path) -> None:
+    """A log that was renamed is out of sight: the next call is a first one."""
+    pay = guard(
+        lambda: "paid",
+        policy=ApprovalPolicy(repeat_within=600),
+        channel=AutoDenyChannel(),
+        audit="audit.jsonl",
+    )
+    pay()
+    with pytest.raises(ApprovalDenied):
+        pay()
+
+    (elsewhere / "audit.jsonl").rename("audit.jsonl.1")
+
+    assert pay() == "paid"
