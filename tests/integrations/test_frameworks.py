@@ -1,12 +1,12 @@
-"""Guarded functions inside agent frameworks other than LangChain, driven by models of no cost.
+"""Guarded functions in agent frameworks other than LangChain, driven by fake models.
 
-They have environments of their own, which .ci/run makes: frameworks.txt and crewai.txt beside this
-say of what.
+They have environments of their own, which .ci/run makes from frameworks.txt and crewai.txt.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 from concurrent.futures import Future
@@ -44,155 +44,96 @@ def refund(amount: float, customer_id: str = "cus_0") -> str:
 
 
 async def arefund(amount: float, customer_id: str = "cus_0") -> str:
-    """Refund an amount.
-
-    Args:
-        amount: How much.
-        customer_id: To whom.
-    """
     await asyncio.sleep(0)
-    RAN.append(amount)
-    return f"refunded {amount} to {customer_id}"
+    return refund(amount, customer_id)
 
 
-class OpenAIAgents:
-    """function_tool, in a run with a model that calls it once."""
+arefund.__doc__ = refund.__doc__
 
-    distribution = "openai-agents"
-    of_an_error = "Please try again"
 
-    def tool(self, function: Any) -> Any:
-        from agents import function_tool
+# --- the frameworks: each shows a function to a model, which calls it once -------------------
 
-        return function_tool(function)
+
+class Framework:
+    """A row of the README's table.
+
+    `schema` is what the model gets to know of the function, `run` what it reads of its call.
+    """
+
+    distribution = ""
+    #: What the model reads if the function raises.
+    of_an_error = WHY
+    #: How often it then calls the function.
+    tries = 1
+    takes_async = True
+    #: Whether a plain function holds up its event loop.
+    blocks = False
+    #: The class of the context that it passes in, by the possible names of its module.
+    context: tuple[str, ...] = ()
 
     def schema(self, function: Any) -> Any:
-        tool = self.tool(function)
+        raise NotImplementedError
+
+    def run(self, function: Any) -> str:
+        raise NotImplementedError
+
+
+class OpenAIAgents(Framework):
+    distribution = "openai-agents"
+    of_an_error = "Please try again"
+    context = ("agents:RunContextWrapper",)
+
+    def schema(self, function: Any) -> Any:
+        tool = _named("agents:function_tool")(function)
         return tool.name, tool.description, tool.params_json_schema
 
     def run(self, function: Any) -> str:
-        from agents import (
-            Agent,
-            Model,
-            ModelResponse,
-            Runner,
-            Usage,
-            set_tracing_disabled,
+        tool, call = _named("agents:function_tool")(function), json.dumps(ARGS)
+        context = _named("agents.tool_context:ToolContext")(
+            "the session", tool_name=tool.name, tool_call_id="call_1", tool_arguments=call
         )
-        from openai.types.responses import (
-            ResponseFunctionToolCall,
-            ResponseOutputMessage,
-            ResponseOutputText,
-        )
-
-        read: list[str] = []
-
-        class OneCall(Model):
-            async def get_response(self, *_: Any, input: Any, **__: Any) -> Any:
-                outputs = [
-                    item["output"]
-                    for item in input
-                    if isinstance(item, dict) and item.get("type") == "function_call_output"
-                ]
-                read.extend(outputs)
-                if outputs:
-                    text = ResponseOutputText(type="output_text", text="done", annotations=[])
-                    done = ResponseOutputMessage(
-                        id="m", role="assistant", status="completed", type="message", content=[text]
-                    )
-                    return ModelResponse(output=[done], usage=Usage(), response_id=None)
-                call = ResponseFunctionToolCall(
-                    type="function_call",
-                    call_id="call_1",
-                    name=function.__name__,
-                    arguments=json.dumps(ARGS),
-                )
-                return ModelResponse(output=[call], usage=Usage(), response_id=None)
-
-            def stream_response(self, *_: Any, **__: Any) -> Any:
-                raise NotImplementedError
-
-        set_tracing_disabled(True)
-        agent = Agent(name="clerk", tools=[self.tool(function)], model=OneCall())
-        asyncio.run(Runner.run(agent, "refund it", context="the session"))
-        (text,) = read
-        return text
-
-    def with_context(self) -> Any:
-        from agents import RunContextWrapper
-
-        def refund(ctx: RunContextWrapper[str], amount: float, customer_id: str) -> str:
-            """Refund an amount."""
-            return f"refunded {amount} in {ctx.context}"
-
-        refund.__annotations__["ctx"] = RunContextWrapper[str]
-        return refund
+        return asyncio.run(tool.on_invoke_tool(context, call))
 
 
-class PydanticAI:
-    """A tool of an Agent, in a run with a FunctionModel that calls it once."""
-
+class PydanticAI(Framework):
     distribution = "pydantic-ai-slim"
     of_an_error = "the run ended"
+    context = ("pydantic_ai:RunContext",)
 
-    def tool(self, function: Any) -> Any:
-        from pydantic_ai import Tool
-
-        return Tool(function)
-
-    def _agent(self, function: Any) -> tuple[Any, list[Any], list[str]]:
+    def _run(self, function: Any) -> tuple[Any, list[str]]:
         from pydantic_ai import Agent
         from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
         from pydantic_ai.models.function import FunctionModel
 
-        seen: list[Any] = []
+        tools: list[Any] = []
         read: list[str] = []
 
         def answer(messages: Any, info: Any) -> Any:
-            (tool,) = info.function_tools
-            seen[:] = [tool.name, tool.description, tool.parameters_json_schema]
-            read.extend(
-                part.content
-                for part in messages[-1].parts
-                if part.part_kind in ("tool-return", "retry-prompt")
-            )
-            if read:
-                return ModelResponse(parts=[TextPart("done")])
-            return ModelResponse(parts=[ToolCallPart(tool.name, ARGS)])
+            tools[:] = info.function_tools
+            answers = ("tool-return", "retry-prompt")
+            read.extend(part.content for part in messages[-1].parts if part.part_kind in answers)
+            return ModelResponse([TextPart("done") if read else ToolCallPart(tools[0].name, ARGS)])
 
-        return Agent(FunctionModel(answer), tools=[function], deps_type=str), seen, read
+        agent = Agent(FunctionModel(answer), tools=[function], deps_type=str)
+        asyncio.run(agent.run("refund it", deps="the session"))
+        return tools[0], read
 
     def schema(self, function: Any) -> Any:
-        agent, seen, _ = self._agent(function)
-        asyncio.run(agent.run("refund it", deps="the session"))
-        return seen
+        tool, _ = self._run(function)
+        return tool.name, tool.description, tool.parameters_json_schema
 
     def run(self, function: Any) -> str:
-        agent, _, read = self._agent(function)
-        asyncio.run(agent.run("refund it", deps="the session"))
-        (text,) = read
-        return text
-
-    def with_context(self) -> Any:
-        from pydantic_ai import RunContext
-
-        def refund(ctx: RunContext[str], amount: float, customer_id: str) -> str:
-            """Refund an amount."""
-            return f"refunded {amount} in {ctx.deps}"
-
-        refund.__annotations__["ctx"] = RunContext[str]
-        return refund
+        return self._run(function)[1][0]
 
 
-class LlamaIndex:
-    """FunctionTool, in a run of a FunctionAgent with a model that calls it once."""
-
+class LlamaIndex(Framework):
     distribution = "llama-index-core"
+    context = ("llama_index.core.workflow:Context",)
 
     def tool(self, function: Any) -> Any:
         from llama_index.core.tools import FunctionTool
 
-        return FunctionTool.from_defaults(function)
+        return function if hasattr(function, "metadata") else FunctionTool.from_defaults(function)
 
     def schema(self, function: Any) -> Any:
         metadata = self.tool(function).metadata
@@ -204,53 +145,33 @@ class LlamaIndex:
         from llama_index.core.llms import ChatMessage
         from llama_index.core.llms.mock import MockFunctionCallingLLM
 
+        tool = self.tool(function)
         read: list[str] = []
 
         def answer(messages: Any, **_: Any) -> Any:
-            read.extend(m.content for m in messages if m.role == "tool")
+            read.extend(message.content for message in messages if message.role == "tool")
             if read:
                 return ChatMessage(role="assistant", content="done")
             call = ToolCallBlock(
-                tool_call_id="call_1", tool_name=function.__name__, tool_kwargs=ARGS
+                tool_call_id="call_1", tool_name=tool.metadata.name, tool_kwargs=ARGS
             )
             return ChatMessage(role="assistant", blocks=[call])
 
         async def main() -> None:
-            agent = FunctionAgent(
-                tools=[self.tool(function)],
-                llm=MockFunctionCallingLLM(response_generator=answer),
-                streaming=False,
-            )
-            await agent.run("refund it")
+            llm = MockFunctionCallingLLM(response_generator=answer)
+            await FunctionAgent(tools=[tool], llm=llm, streaming=False).run("refund it")
 
         asyncio.run(main())
         return read[0]
 
-    def with_context(self) -> Any:
-        from llama_index.core.workflow import Context
 
-        async def refund(ctx: Context, amount: float, customer_id: str) -> str:
-            """Refund an amount."""
-            return f"refunded {amount} in {type(ctx).__name__}"
-
-        refund.__annotations__["ctx"] = Context
-        return refund
-
-
-class CrewAI:
-    """A tool of an Agent in a Crew, with a model that calls it."""
-
+class CrewAI(Framework):
     distribution = "crewai"
     #: Whether the model has tool calls of its own, or writes them into its text.
     native = True
 
-    def tool(self, function: Any) -> Any:
-        from crewai.tools import tool
-
-        return tool(function)
-
     def schema(self, function: Any) -> Any:
-        made = self.tool(function)
+        made = _named("crewai.tools:tool")(function)
         return made.name, made.description, made.args_schema.model_json_schema()
 
     def run(self, function: Any) -> str:
@@ -287,7 +208,7 @@ class CrewAI:
             goal="refund",
             backstory="a clerk",
             llm=Calls(model="none"),
-            tools=[self.tool(function)],
+            tools=[_named("crewai.tools:tool")(function)],
         )
         task = Task(description="refund it", expected_output="done", agent=clerk)
         Crew(agents=[clerk], tasks=[task], **options).kickoff()
@@ -295,15 +216,11 @@ class CrewAI:
 
 
 class CrewAIInText(CrewAI):
-    """The same, with a model that writes its calls into its text."""
-
     native = False
-    tries = 6  # a tool that raised is run again and again
+    tries = 6
 
 
-class Smolagents:
-    """A tool of a ToolCallingAgent, with a model that calls it once."""
-
+class Smolagents(Framework):
     distribution = "smolagents"
     takes_async = False
 
@@ -317,54 +234,40 @@ class Smolagents:
         return made.name, made.description, made.inputs, made.output_type
 
     def run(self, function: Any) -> str:
-        from smolagents import Model, ToolCallingAgent
-        from smolagents.models import (
-            ChatMessage,
-            ChatMessageToolCall,
-            ChatMessageToolCallFunction,
-            MessageRole,
-        )
+        from smolagents import Model, ToolCallingAgent, models
 
         read: list[str] = []
 
         class OneCall(Model):
             def generate(self, messages: Any, **_: Any) -> Any:
-                text = str(messages[-1].content)
-                if "refunded" not in text and "DENIED" not in text:
-                    return self._calls(function.__name__, ARGS)
-                read.append(messages[-1].content[0]["text"])
-                return self._calls("final_answer", {"answer": "done"})
-
-            def _calls(self, name: str, arguments: Any) -> Any:
-                call = ChatMessageToolCall(
-                    function=ChatMessageToolCallFunction(name=name, arguments=arguments),
+                text = messages[-1].content[0]["text"]
+                name, arguments = function.__name__, ARGS
+                if "refunded" in text or "DENIED" in text:
+                    read.append(text)
+                    name, arguments = "final_answer", {"answer": "done"}
+                call = models.ChatMessageToolCall(
+                    models.ChatMessageToolCallFunction(name=name, arguments=arguments),
                     id=name,
                     type="function",
                 )
-                return ChatMessage(role=MessageRole.ASSISTANT, content="", tool_calls=[call])
+                role = models.MessageRole.ASSISTANT
+                return models.ChatMessage(role=role, content="", tool_calls=[call])
 
-        agent = ToolCallingAgent(tools=[self.tool(function)], model=OneCall(), verbosity_level=0)
-        agent.run("refund it")
+        ToolCallingAgent([self.tool(function)], model=OneCall(), verbosity_level=0).run("refund it")
         return read[0]
 
 
-class MCP:
-    """A tool of an MCP server, called by a client in the same process; the reference SDK."""
-
+class MCP(Framework):
     distribution = "mcp"
+    context = ("mcp.server.mcpserver:Context", "mcp.server.fastmcp:Context")  # mcp 2, mcp 1
 
     def __init__(self) -> None:
         self.old = _is_here(self) and version("mcp").startswith("1.")
         self.of_an_error = WHY if self.old else "Error executing tool"
-        self.blocks = self.old  # a plain function holds up its loop
+        self.blocks = self.old
 
     def _server(self, function: Any) -> Any:
-        try:
-            from mcp.server.mcpserver import MCPServer
-        except ImportError:  # before 2.0
-            from mcp.server.fastmcp import FastMCP as MCPServer
-
-        server = MCPServer("bank")
+        server = _named("mcp.server.mcpserver:MCPServer", "mcp.server.fastmcp:FastMCP")("bank")
         server.add_tool(function)
         return server
 
@@ -375,53 +278,31 @@ class MCP:
     def run(self, function: Any) -> str:
         async def main() -> Any:
             async with self.client(function) as client:
-                return await client.call_tool(function.__name__, ARGS)
+                return await self.call(client, function, timeout=60)
 
         (content,) = asyncio.run(main()).content
         return content.text
 
     def client(self, function: Any) -> Any:
-        if self.old:
-            from mcp.shared.memory import create_connected_server_and_client_session
+        if not self.old:
+            return _named("mcp.client:Client")(self._server(function))
+        connected = _named("mcp.shared.memory:create_connected_server_and_client_session")
+        return connected(self._server(function))
 
-            return create_connected_server_and_client_session(self._server(function))
-        from mcp.client import Client
-
-        return Client(self._server(function))
-
-    async def call(self, client: Any, name: str, timeout: float) -> Any:
-        return await client.call_tool(
-            name, ARGS, read_timeout_seconds=timedelta(seconds=timeout) if self.old else timeout
-        )
-
-    def with_context(self) -> Any:
-        try:
-            from mcp.server.mcpserver import Context
-        except ImportError:
-            from mcp.server.fastmcp import Context
-
-        async def refund(amount: float, customer_id: str, ctx: Context) -> str:
-            """Refund an amount."""
-            return f"refunded {amount} in {type(ctx).__name__}"
-
-        refund.__annotations__["ctx"] = Context
-        return refund
+    def call(self, client: Any, function: Any, timeout: float) -> Any:
+        limit = timedelta(seconds=timeout) if self.old else timeout
+        return client.call_tool(function.__name__, ARGS, read_timeout_seconds=limit)
 
 
-class FastMCP:
-    """A tool of a FastMCP server, called by a client in the same process."""
-
+class FastMCP(MCP):
     distribution = "fastmcp"
+    context = ("fastmcp:Context",)
 
-    def tool(self, function: Any) -> Any:
-        from fastmcp.tools import Tool
-
-        return Tool.from_function(function)
+    def __init__(self) -> None:
+        self.old = False
 
     def _server(self, function: Any) -> Any:
-        import fastmcp
-
-        server = fastmcp.FastMCP("bank")
+        server = _named("fastmcp:FastMCP")("bank")
         server.tool(function)
         return server
 
@@ -429,34 +310,25 @@ class FastMCP:
         (tool,) = asyncio.run(self._server(function).list_tools())
         return tool.name, tool.description, tool.parameters, tool.output_schema
 
-    def run(self, function: Any) -> str:
-        async def main() -> Any:
-            async with self.client(function) as client:
-                return await client.call_tool(function.__name__, ARGS, raise_on_error=False)
-
-        (content,) = asyncio.run(main()).content
-        return content.text
-
     def client(self, function: Any) -> Any:
-        import fastmcp
+        return _named("fastmcp:Client")(self._server(function))
 
-        return fastmcp.Client(self._server(function))
-
-    async def call(self, client: Any, name: str, timeout: float) -> Any:
-        return await client.call_tool(name, ARGS, timeout=timeout)
-
-    def with_context(self) -> Any:
-        from fastmcp import Context
-
-        async def refund(amount: float, customer_id: str, ctx: Context) -> str:
-            """Refund an amount."""
-            return f"refunded {amount} in {type(ctx).__name__}"
-
-        refund.__annotations__["ctx"] = Context
-        return refund
+    def call(self, client: Any, function: Any, timeout: float) -> Any:
+        return client.call_tool(function.__name__, ARGS, timeout=timeout, raise_on_error=False)
 
 
-def _is_here(framework: Any) -> bool:
+def _named(*places: str) -> Any:
+    """What stands at the first of these places that can be imported, as in `json:dumps`."""
+    for place in places:
+        module, name = place.split(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ImportError:
+            continue
+    raise ImportError(f"none of {places}")
+
+
+def _is_here(framework: Framework) -> bool:
     try:
         version(framework.distribution)
     except PackageNotFoundError:
@@ -464,17 +336,9 @@ def _is_here(framework: Any) -> bool:
     return True
 
 
-FRAMEWORKS = [
-    OpenAIAgents(),
-    PydanticAI(),
-    LlamaIndex(),
-    CrewAI(),
-    CrewAIInText(),
-    Smolagents(),
-    MCP(),
-    FastMCP(),
-]
-HERE = [framework for framework in FRAMEWORKS if _is_here(framework)]
+KINDS = (OpenAIAgents, PydanticAI, LlamaIndex, CrewAI, CrewAIInText, Smolagents, MCP, FastMCP)
+FRAMEWORKS = [kind() for kind in KINDS]
+HERE: Any = [framework for framework in FRAMEWORKS if _is_here(framework)]
 if not HERE:
     pytest.skip("the frameworks have environments of their own", allow_module_level=True)
 
@@ -483,22 +347,19 @@ def _name(value: Any) -> str:
     return value.__name__ if callable(value) else type(value).__name__
 
 
+def of(kind: type[Framework]) -> pytest.MarkDecorator:
+    """Run a test with a kind of framework, if it is here."""
+    some = [framework for framework in HERE if type(framework) is kind]
+    if not some:
+        return pytest.mark.skip(reason=f"{kind.distribution} has an environment of its own")
+    return pytest.mark.parametrize("framework", some, ids=_name)
+
+
 each = pytest.mark.parametrize(
     ("framework", "function"),
-    [
-        (framework, function)
-        for framework in HERE
-        for function in (refund, arefund)
-        if function is refund or getattr(framework, "takes_async", True)
-    ],
+    [(one, f) for one in HERE for f in (refund, arefund) if f is refund or one.takes_async],
     ids=_name,
 )
-
-
-def needs(framework: Any) -> pytest.MarkDecorator:
-    distribution = framework.distribution
-    reason = f"{distribution} has an environment of its own"
-    return pytest.mark.skipif(not _is_here(framework), reason=reason)
 
 
 @pytest.fixture(autouse=True)
@@ -512,213 +373,101 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_has_an_environment() -> None:
     """What is tested here is what the environments are made of."""
-    folder = Path(__file__).parent
-    pinned = [
-        name
-        for file in ("frameworks.txt", "crewai.txt")
-        for name in re.findall(r"^([\w-]+)==", (folder / file).read_text("utf-8"), re.MULTILINE)
-    ]
+    files = [Path(__file__).parent / name for name in ("frameworks.txt", "crewai.txt")]
+    pinned = re.findall(r"^([\w-]+)==", "".join(map(Path.read_text, files)), re.MULTILINE)
 
     assert set(pinned) == {framework.distribution for framework in FRAMEWORKS}
 
 
+class Looks:
+    """A policy that sees where it is asked."""
+
+    def __init__(self) -> None:
+        self.on_loop: list[bool] = []
+
+    def needs_approval(self, args: dict[str, Any]) -> bool:
+        self.on_loop.append(asyncio._get_running_loop() is not None)
+        return True
+
+
+@pytest.mark.parametrize("outcome", ["approved", "returned", "raised"])
 @each
-def test_schema(framework: Any, function: Any, log_path: Path) -> None:
-    """The framework shows its model the same tool as for the bare function."""
-    guarded = guard(function, audit=log_path, channel=AutoApproveChannel(), on_denied="return")
+def test_calls(framework: Any, function: Any, outcome: str, log_path: Path, lines: Any) -> None:
+    """The model sees the same tool; approved, it runs once; denied, the model can be told why.
 
-    assert framework.schema(guarded) == framework.schema(function)
-
-
-@each
-def test_approved(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
-    """An approved call runs once, its result reaches the model, and one line is left."""
-    channel = AutoApproveChannel()
-    guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
-
-    text = framework.run(guarded)
-
-    assert "refunded 4000.0 to cus_1" in text
-    assert [request.args for request in channel.requests] == [ARGS]
-    assert RAN == [4000.0]
-    (line,) = lines()
-    assert (line["args"], line["executed"]) == (ARGS, True)
-
-
-@each
-def test_denied(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
-    """A denied call does not run, and its model reads why."""
-    channel = AutoDenyChannel(WHY)
-    guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
-
-    text = framework.run(guarded)
-
-    assert "DENIED: a person refused" in text
-    assert WHY in text
-    assert RAN == []
-    (line,) = lines()
-    assert (line["approved"], line["executed"]) == (False, False)
-
-
-@each
-def test_denied_as_an_error(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
-    """Some frameworks tell their model of the error too; with the others it has to be returned."""
-    channel = AutoDenyChannel(WHY)
-    guarded = guard(function, audit=log_path, channel=channel)
+    An async function waits on the framework's loop, a plain one in one of its threads.
+    """
+    channel = AutoApproveChannel() if outcome == "approved" else AutoDenyChannel(WHY)
+    on_denied: Any = "raise" if outcome == "raised" else "return"
+    policy = Looks()
+    guarded = guard(function, policy=policy, audit=log_path, channel=channel, on_denied=on_denied)
 
     try:
         text = framework.run(guarded)
     except ApprovalDenied:
         text = "the run ended"
 
-    of_an_error = getattr(framework, "of_an_error", WHY)
-    assert of_an_error in text
-    assert (WHY in text) is (of_an_error == WHY)
-    assert RAN == []
-    asked = getattr(framework, "tries", 1)
-    assert [(line["approved"], line["executed"]) for line in lines()] == [(False, False)] * asked
+    reads = {
+        "approved": "refunded 4000.0 to cus_1",
+        "returned": f"DENIED: a person denied {function.__name__}(amount=4000.0, customer_id=",
+        "raised": framework.of_an_error,
+    }
+    assert reads[outcome] in text
+    assert (WHY in text) is (outcome == "returned" or reads[outcome] == WHY)
+    assert [4000.0] * (outcome == "approved") == RAN
+    calls = framework.tries if outcome == "raised" else 1
+    assert [request.args for request in channel.requests] == [ARGS] * calls
+    assert [line["executed"] for line in lines()] == [outcome == "approved"] * calls
+    assert policy.on_loop == [function is arefund or framework.blocks] * calls
+    if outcome == "approved":
+        assert framework.schema(guarded) == framework.schema(function)
 
 
-@pytest.mark.parametrize("framework", HERE, ids=_name)
-def test_method(framework: Any, log_path: Path, lines: Any) -> None:
-    """A method that is guarded in its class goes where a function goes."""
-    options: dict[str, Any] = {"channel": AutoApproveChannel(), "audit": log_path}
+@pytest.mark.parametrize("framework", [one for one in HERE if one.context], ids=_name)
+def test_context(framework: Any, log_path: Path, lines: Any) -> None:
+    """The framework's context is passed to the body, and neither to the person nor to the log."""
+    context = _named(*framework.context)
 
-    class Bank:
-        def bare(self, amount: float, customer_id: str = "cus_0") -> str:
-            """Refund an amount.
+    async def refund(ctx: Any, amount: float, customer_id: str) -> str:
+        """Refund an amount."""
+        return f"refunded {amount} with {type(ctx).__name__}"
 
-            Args:
-                amount: How much.
-                customer_id: To whom.
-            """
-            return f"refunded {amount} to {customer_id}"
-
-        guarded = guard(bare, **options)
-
-    bank = Bank()
-
-    assert framework.schema(bank.guarded) == framework.schema(bank.bare)
-    lines_before = len(lines())
-    assert "refunded 4000.0 to cus_1" in framework.run(bank.guarded)
-    assert [line["args"] for line in lines()[lines_before:]] == [ARGS]
-
-
-@needs(FastMCP)
-def test_fastmcp_takes_no_guarded_bound_method(log_path: Path) -> None:
-    """What `guard` makes of a bound method is no method, and is refused; see `test_method`."""
-
-    class Bank:
-        def refund(self, amount: float) -> str:
-            """Refund an amount."""
-            return f"refunded {amount}"
-
-    with pytest.raises(Exception, match="Unable to generate pydantic-core schema"):
-        FastMCP().schema(guard(Bank().refund, audit=log_path))
-
-
-@each
-def test_where_it_waits(framework: Any, function: Any, log_path: Path) -> None:
-    """An async function waits on the framework's loop, and a plain one in a thread beside it."""
-    on_loop: list[bool] = []
-
-    class Looks:
-        def needs_approval(self, args: dict[str, Any]) -> bool:
-            on_loop.append(asyncio._get_running_loop() is not None)
-            return False
-
-    framework.run(guard(function, policy=Looks(), audit=log_path))
-
-    assert on_loop == [function is arefund or getattr(framework, "blocks", False)]
-
-
-@pytest.mark.parametrize(
-    "framework",
-    [one for one in HERE if hasattr(one, "tool") and not isinstance(one, (Smolagents, LlamaIndex))],
-    ids=_name,
-)
-def test_a_tool_that_is_made_already(framework: Any) -> None:
-    """The framework's own tool cannot be guarded: the function has to be, before."""
-    with pytest.raises(TypeError, match="guard the function"):
-        guard(framework.tool(refund))
-
-
-@pytest.mark.parametrize(
-    "framework", [one for one in HERE if isinstance(one, LlamaIndex)], ids=_name
-)
-@pytest.mark.parametrize("function", [refund, arefund])
-def test_a_tool_that_is_called(
-    framework: Any, function: Any, log_path: Path, lines: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tool of LlamaIndex's is a callable: guarded, it is a tool for its agents still."""
-    channel = ScriptedChannel(True, True, True, False)
-    tool = framework.tool(function)
-    guarded = guard(tool, audit=log_path, channel=channel)
-    schema = framework.schema(function)
-    monkeypatch.setattr(framework, "tool", lambda _: guarded)
-
-    assert framework.schema(function) == schema
-    assert guarded(**ARGS).content == "refunded 4000.0 to cus_1"
-    assert guarded.call(**ARGS).content == "refunded 4000.0 to cus_1"
-    assert framework.run(function) == "refunded 4000.0 to cus_1"
-    assert "DENIED: a person refused" in framework.run(function)
-    assert len(RAN) == 3
-    assert {request.tool_name for request in channel.requests} == {function.__name__}
-    assert {request.tool_description for request in channel.requests} == {tool.metadata.description}
-    assert [line["executed"] for line in lines()] == [True, True, True, False]
-
-
-@pytest.mark.parametrize(
-    "framework", [one for one in HERE if hasattr(one, "with_context")], ids=_name
-)
-def test_runtime_context(framework: Any, log_path: Path, lines: Any) -> None:
-    """What the framework passes in reaches the body, and neither the person nor the log."""
-    function = framework.with_context()
+    generic = isinstance(framework, (OpenAIAgents, PydanticAI))
+    refund.__annotations__["ctx"] = context[str] if generic else context
     channel = AutoApproveChannel()
-    guarded = guard(function, audit=log_path, channel=channel, exclude=["ctx"])
+    guarded = guard(refund, audit=log_path, channel=channel)
 
     text = framework.run(guarded)
 
-    assert "refunded 4000.0 in " in text
+    assert "refunded 4000.0 with " in text
+    assert "Context" in text
     assert [request.args for request in channel.requests] == [ARGS]
-    (line,) = lines()
-    assert line["args"] == ARGS
-    assert framework.schema(guarded) == framework.schema(function)
+    assert [line["args"] for line in lines()] == [ARGS]
+    assert framework.schema(guarded) == framework.schema(refund)
 
 
-@pytest.mark.parametrize(
-    "framework", [one for one in HERE if isinstance(one, (MCP, FastMCP))], ids=_name
-)
-def test_results_that_are_checked(framework: Any, log_path: Path, lines: Any) -> None:
-    """Where a string is no result, the framework's own error says that the call was denied."""
-    if framework.distribution == "fastmcp":
-        from fastmcp.exceptions import ToolError
-    else:
-        try:
-            from mcp.server.mcpserver.exceptions import ToolError
-        except ImportError:  # before 2.0
-            from mcp.server.fastmcp.exceptions import ToolError
+# --- what holds for some ---------------------------------------------------------------------
 
-    def refund(amount: float, customer_id: str) -> dict[str, float]:
-        """Refund an amount."""
-        return {customer_id: amount}
 
-    def refuse(denied: ApprovalDenied) -> Any:
-        raise ToolError(str(denied))
+@of(LlamaIndex)
+@pytest.mark.parametrize("function", [refund, arefund])
+def test_existing_llama_index_tool(
+    framework: Any, function: Any, log_path: Path, lines: Any
+) -> None:
+    """A tool of LlamaIndex is a callable: guarded, it is still a tool for its agents."""
+    channel = ScriptedChannel(True, True, False)
+    tool = guard(framework.tool(function), audit=log_path, channel=channel)
 
-    channel = AutoDenyChannel(WHY)
-    returns = guard(refund, audit=log_path, channel=channel, on_denied="return")
-    raises = guard(refund, audit=log_path, channel=channel, on_denied=refuse)
-
-    assert framework.schema(raises) == framework.schema(refund)
-    assert "It was not executed" not in framework.run(returns)
-    assert "DENIED: a person refused" in framework.run(raises)
-    assert WHY in framework.run(raises)
-    assert [line["executed"] for line in lines()] == [False] * 3
+    assert framework.schema(tool) == framework.schema(function)
+    assert tool(**ARGS).content == "refunded 4000.0 to cus_1"
+    assert framework.run(tool) == "refunded 4000.0 to cus_1"
+    assert "DENIED: a person denied" in framework.run(tool)
+    assert {request.tool_name for request in channel.requests} == {function.__name__}
+    assert [line["executed"] for line in lines()] == [True, True, False]
 
 
 class Late(ApprovalChannel):
-    """Says yes when nobody listens any more."""
+    """Approves when nobody listens any more."""
 
     def __init__(self) -> None:
         self._yes: Future[Decision] = Future()
@@ -726,80 +475,70 @@ class Late(ApprovalChannel):
     async def request_approval(self, action: Action) -> Decision:
         return await asyncio.wrap_future(self._yes)
 
-    def say_yes(self) -> None:
+    def approve(self) -> None:
         if self._yes.set_running_or_notify_cancel():
             self._yes.set_result(Decision.approve())
 
 
 @pytest.mark.parametrize(
-    ("framework", "function", "runs"),
+    ("framework", "function"),
     [
-        (framework, function, function is refund or getattr(framework, "old", False))
-        for framework in HERE
-        if isinstance(framework, (MCP, FastMCP))
+        (one, function)
+        for one in HERE
+        if isinstance(one, MCP)
         for function in (refund, arefund)
-        if function is arefund or isinstance(framework, FastMCP)
+        if function is arefund or isinstance(one, FastMCP)
     ],
     ids=_name,
 )
-def test_a_client_that_gives_up(
-    framework: Any, function: Any, runs: bool, log_path: Path, lines: Any
-) -> None:
-    """It ends the wait of an async function; a plain one waits on, and a late yes runs it."""
+def test_a_client_that_gives_up(framework: Any, function: Any, log_path: Path, lines: Any) -> None:
+    """It ends the wait of an async function; a plain one waits on, and a late approval runs it.
+
+    The server of mcp 1 is not told, so an async function runs there, too.
+    """
     channel = Late()
     guarded = guard(function, audit=log_path, channel=channel, on_denied="return")
 
     async def main() -> None:
         async with framework.client(guarded) as client:
             with pytest.raises(Exception, match=r"(?i)timed out"):
-                await framework.call(client, function.__name__, timeout=2.0)
-            channel.say_yes()
+                await framework.call(client, function, timeout=2.0)
+            channel.approve()
             while not lines():
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
 
+    runs = function is refund or framework.old
     assert [4000.0] * runs == RAN
     assert [line["executed"] for line in lines()] == [runs]
 
 
+@of(CrewAI)
 @pytest.mark.parametrize(("cache", "asked"), [(True, 1), (False, 2)], ids=["cache", "no cache"])
-@needs(CrewAI)
-def test_crewai_keeps_results(cache: bool, asked: int, log_path: Path) -> None:
+def test_crewai_keeps_results(framework: Any, cache: bool, asked: int, log_path: Path) -> None:
     """CrewAI answers an equal call with the first one's result, and asks and runs nothing."""
     channel = ScriptedChannel(False, True)
     guarded = guard(refund, audit=log_path, channel=channel, on_denied="return")
 
-    first, second = CrewAI().results(guarded, calls=2, cache=cache)
+    first, second = framework.results(guarded, calls=2, cache=cache)
 
-    assert "DENIED: a person refused" in first
-    assert ("DENIED: a person refused" in second) is cache
+    assert "DENIED: a person denied" in first
+    assert ("DENIED: a person denied" in second) is cache
     assert len(channel.requests) == asked
 
 
-@needs(Smolagents)
-def test_smolagents_takes_no_async_functions(log_path: Path) -> None:
-    """An async function is refused with the same error as if it had no guard."""
-    guarded = guard(arefund, audit=log_path, channel=AutoApproveChannel())
-
-    for function in (arefund, guarded):
+@of(Smolagents)
+def test_smolagents_takes_plain_functions(framework: Any, log_path: Path) -> None:
+    """An async function is refused, guarded or not."""
+    for function in (arefund, guard(arefund, audit=log_path)):
         with pytest.raises(ValueError, match="No function definition found"):
-            Smolagents().schema(function)
+            framework.schema(function)
 
 
-@needs(Smolagents)
-def test_smolagents_takes_no_guarded_tool(log_path: Path) -> None:
-    """Where the guard is put around its own tool, smolagents says so."""
-    from smolagents import Model, ToolCallingAgent
-
-    with pytest.raises(AssertionError, match="instance of BaseTool"):
-        ToolCallingAgent(tools=[guard(Smolagents().tool(refund), audit=log_path)], model=Model())
-
-
-@needs(Smolagents)
-def test_smolagents_sends_source_without_the_guard(log_path: Path) -> None:
+@of(Smolagents)
+def test_smolagents_sends_source_without_the_guard(framework: Any, log_path: Path) -> None:
     """What smolagents would send to a remote executor is the body alone."""
-    from smolagents import tool
 
     def find(name: str) -> str:
         """Find a customer.
@@ -809,36 +548,30 @@ def test_smolagents_sends_source_without_the_guard(log_path: Path) -> None:
         """
         return name
 
-    guarded = guard(find, audit=log_path, channel=AutoDenyChannel())
+    guarded = framework.tool(guard(find, audit=log_path))
 
-    assert tool(guarded).to_dict()["code"] == tool(find).to_dict()["code"]
+    assert guarded.to_dict()["code"] == framework.tool(find).to_dict()["code"]
 
 
+@of(Smolagents)
 @pytest.mark.parametrize("on_denied", ["return", "raise"])
-@needs(Smolagents)
-def test_smolagents_code(on_denied: Any, log_path: Path, lines: Any) -> None:
+def test_smolagents_code(framework: Any, on_denied: Any, log_path: Path, lines: Any) -> None:
     """The code that a model writes goes on with a returned denial, and is stopped by an error."""
-    from smolagents import CodeAgent, Model, tool
-    from smolagents.models import ChatMessage, MessageRole
+    from smolagents import CodeAgent, Model, models
 
     read: list[str] = []
-    code = [
-        f"said = refund(**{ARGS})\nprint('told the customer:', said)",
-        "final_answer('done')",
-    ]
+    code = [f"said = refund(**{ARGS})\nprint('told the customer:', said)", "final_answer('done')"]
 
     class Writes(Model):
         def generate(self, messages: Any, **_: Any) -> Any:
             read.append(messages[-1].content[0]["text"])
-            return ChatMessage(
-                role=MessageRole.ASSISTANT, content=f"<code>\n{code.pop(0)}\n</code>"
-            )
+            content = f"<code>\n{code.pop(0)}\n</code>"
+            return models.ChatMessage(role=models.MessageRole.ASSISTANT, content=content)
 
     channel = AutoDenyChannel(WHY)
     guarded = guard(refund, audit=log_path, channel=channel, on_denied=on_denied)
-    CodeAgent(tools=[tool(guarded)], model=Writes(), verbosity_level=0).run("refund it")
+    CodeAgent([framework.tool(guarded)], model=Writes(), verbosity_level=0).run("refund it")
 
     assert WHY in read[1]
     assert ("told the customer:" in read[1]) is (on_denied == "return")
-    (line,) = lines()
-    assert line["executed"] is False
+    assert [line["executed"] for line in lines()] == [False]
