@@ -13,7 +13,7 @@ from actionguard.policy import ApprovalPolicy
 if TYPE_CHECKING:
     from actionguard.langchain import ApprovalWrappedTool, guard_tools
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 __all__ = [
     "Action",
