@@ -7,64 +7,34 @@ screen then shows to examples/quickstart.svg.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from html import escape
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-PICTURE = EXAMPLES / "quickstart.svg"
+QUICKSTART = Path(__file__).resolve().parent.parent / "examples" / "quickstart.py"
+PICTURE = QUICKSTART.with_suffix(".svg")
 QUESTION = "[y/N] "
 COLUMNS, ROWS = 80, 40
 FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 
 
-def session(script: Path, answers: list[str], cwd: str) -> str:
-    """What a terminal shows when somebody runs the script and gives these answers."""
-    import fcntl
-    import struct
-    import termios
-
-    person, terminal = os.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-X", "utf8", str(script)],
-        cwd=cwd,
-        env={**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
-    shown, asked = b"", 0
-    while part := _read(person):
-        shown += part
-        if shown.count(QUESTION.encode()) > asked:
-            os.write(person, answers[asked].encode() + b"\n")
-            asked += 1
-    os.close(person)
-    process.wait()
-    text = shown.decode().replace("\r\n", "\n")
-    assert "\x1b" not in text and "\r" not in text, "the screen is more than its text"
-    assert process.returncode == 0, text
-    return text
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # on Linux, how a terminal says that nobody is left at its other end
-        return b""
-
-
 def quickstart() -> str:
     """The session of the picture: the refund is approved, its duplicate denied."""
-    with tempfile.TemporaryDirectory() as folder:
-        shown = session(EXAMPLES / "quickstart.py", ["y", "no, a duplicate"], folder)
+    from terminal import Terminal
+
+    program = f"import runpy; runpy.run_path({str(QUICKSTART)!r}, run_name='__main__')"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Terminal(program, columns=COLUMNS, rows=ROWS, cwd=folder) as person,
+    ):
+        for typed in ("y", "no, a duplicate"):
+            person.answer(f"{typed}\n")
+        person.rest()
+        assert person.process.returncode == 0, person.output
+        shown = person.output
+    assert "\x1b" not in shown, "the screen is more than its text"
+    assert "\r" not in shown, "the screen is more than its text"
     return re.sub(r"ran \d+ s ago", "ran 3 s ago", shown)  # a person takes a moment
 
 
