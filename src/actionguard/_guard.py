@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Collection,
-    Coroutine,
-    Generator,
-    Iterator,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
@@ -29,7 +21,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
 Y = TypeVar("Y")
 Tool = TypeVar("Tool", bound="BaseTool")
 # What is handed on as it came: a tool, any callable, or a classmethod (which is no callable).
@@ -54,16 +45,8 @@ if TYPE_CHECKING:
         def __call__(self, target: Tool, /) -> Tool: ...
         @overload
         def __call__(
-            self, target: Callable[P, AsyncGenerator[Y, S]], /
-        ) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
-        @overload
-        def __call__(
             self, target: Callable[P, AsyncIterator[Y]], /
         ) -> Callable[P, AsyncIterator[Y | D]]: ...
-        @overload
-        def __call__(
-            self, target: Callable[P, Generator[Y, S, R]], /
-        ) -> Callable[P, Generator[Y | D, S, R]]: ...
         @overload
         def __call__(self, target: Callable[P, Iterator[Y]], /) -> Callable[P, Iterator[Y | D]]: ...
         @overload
@@ -94,19 +77,8 @@ def guard(*, on_denied: _Returning[D], **options: Unpack[_Given]) -> _GuardOr[D]
 def guard(target: Tool, *, on_denied: Literal["return"], **options: Unpack[_Given]) -> Tool: ...
 @overload
 def guard(
-    target: Callable[P, AsyncGenerator[Y, S]],
-    *,
-    on_denied: _Returning[D],
-    **options: Unpack[_Given],
-) -> Callable[P, AsyncGenerator[Y | D, S]]: ...
-@overload
-def guard(
     target: Callable[P, AsyncIterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]
 ) -> Callable[P, AsyncIterator[Y | D]]: ...
-@overload
-def guard(
-    target: Callable[P, Generator[Y, S, R]], *, on_denied: _Returning[D], **options: Unpack[_Given]
-) -> Callable[P, Generator[Y | D, S, R]]: ...
 @overload
 def guard(
     target: Callable[P, Iterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]

@@ -371,9 +371,9 @@ async def asteps_refusing(count: int) -> AsyncGenerator[int, str]:
 
 
 assert_type(steps(count=1), Generator[int, str, bytes])
-assert_type(steps_returning(count=1), Generator[int | str, str, bytes])
+assert_type(steps_returning(count=1), Iterator[int | str])
 assert_type(asteps(count=1), AsyncGenerator[int, str])
-assert_type(asteps_refusing(count=1), AsyncGenerator[int | Refusal, str])
+assert_type(asteps_refusing(count=1), AsyncIterator[int | Refusal])
 
 # --- other callables -------------------------------------------------------------------------
 
@@ -469,4 +469,4 @@ async def aiterator_refusing(count: int) -> AsyncIterator[int]:
 
 assert_type(aiterator_returning(count=1), AsyncIterator[int | str])
 assert_type(aiterator_refusing(count=1), AsyncIterator[int | Refusal])
-assert_type(guard(asteps, on_denied="return")(count=1), AsyncGenerator[int | str, str])
+assert_type(guard(asteps, on_denied="return")(count=1), AsyncIterator[int | str])
