@@ -92,27 +92,23 @@ def injected_names(function: Callable[..., Any]) -> frozenset[str]:
 
 def is_injected(hint: Any) -> bool:
     """Whether what is annotated like this is filled in by a known framework."""
-    return any(
-        (str(getattr(base, "__module__", "")).partition(".")[0], getattr(base, "__name__", ""))
-        in _INJECTED
-        for part in _parts_of(hint)
-        for base in getattr(part, "__mro__", ())
-    )
-
-
-def _parts_of(hint: Any) -> Iterator[type]:
-    """The classes that an annotation names, also within unions and `Annotated`."""
     with suppress(Exception):  # an annotation may be any object
-        for marker in getattr(hint, "__metadata__", ()):
-            yield marker if isinstance(marker, type) else type(marker)
-        origin = typing.get_origin(hint)
-        if isinstance(hint, type):
-            yield hint
-        if isinstance(origin, type):
-            yield origin
-        if origin in _WITH_PARTS or hasattr(hint, "__metadata__"):
-            for part in typing.get_args(hint):
-                yield from _parts_of(part)
+        return any(
+            (base.__module__.partition(".")[0], base.__name__) in _INJECTED
+            for cls in _classes_in(hint)
+            for base in cls.__mro__
+        )
+    return False
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    """The classes that an annotation names or is marked with, also within unions."""
+    origin = typing.get_origin(hint)
+    for part in (hint, origin):
+        yield part if isinstance(part, type) else type(part)
+    if origin in _WITH_PARTS:
+        for part in typing.get_args(hint):
+            yield from _classes_in(part)
 
 
 class Unnamed(dict[str, Any]):
