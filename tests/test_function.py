@@ -16,6 +16,7 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -201,9 +202,6 @@ def test_assigned_to_a_class_later() -> None:
     class Later:
         pass
 
-    def release(me: Any, amount: int) -> int:
-        return amount
-
     Later.pay = guard(release, **options)  # type: ignore[attr-defined]
 
     assert Later().pay(3) == 3  # type: ignore[attr-defined]
@@ -213,9 +211,6 @@ def test_assigned_to_a_class_later() -> None:
 def test_bound_to_star_args() -> None:
     """Where a method takes everything as `*args`, only what it is bound to is left out."""
     channel, options = asked_for(policy=ApprovalPolicy(match_args={"args": "."}))
-
-    def unnamed(function: Any) -> Any:
-        return lambda *args, **kwargs: function(*args, **kwargs)
 
     class Shop:
         @guard(**options)
@@ -313,6 +308,58 @@ def test_bound_in_other_ways() -> None:
         {"what": 1},
         {"what": 2},
     ]
+
+
+class Holder:
+    """A descriptor that a library made."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return functools.partial(self.function, instance)
+
+
+def wrapped(function: Any) -> Any:
+    return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+
+def unnamed(function: Any) -> Any:
+    return lambda *args, **kwargs: function(*args, **kwargs)
+
+
+def release(me: Any, amount: int) -> int:
+    return amount
+
+
+@pytest.mark.parametrize(
+    "below",
+    [wrapped, lambda function: wrapped(wrapped(wrapped(function))), unnamed, Holder],
+    ids=["functools.wraps", "three of them", "a plain closure", "an object with __get__"],
+)
+def test_bound_below_other_decorators(below: Any) -> None:
+    """What a method is bound to is left out below whatever decorator, in whatever order it came."""
+    channel, options = asked_for()
+
+    class Shop:
+        @below
+        @guard(**options)
+        def pay(self, amount: int) -> int:
+            return amount
+
+        @guard(**options)
+        def refund(self, amount: int) -> int:
+            return amount
+
+    class Later(Shop):
+        pass
+
+    Shop.refund = below(Shop.refund)  # type: ignore[method-assign]
+    shop: Any = Later()
+    shop.release = MethodType(guard(release, **options), shop)
+
+    assert (shop.pay(1), shop.refund(2), shop.release(3)) == (1, 2, 3)
+    assert [request.args for request in channel.requests] == [{"amount": n} for n in (1, 2, 3)]
 
 
 def test_a_lazy_proxy_is_not_resolved() -> None:

@@ -123,7 +123,7 @@ class _Edge:
             return True
         own = getattr(first, "__dict__", None) if cls.__dictoffset__ else None
         return type(own) is dict and any(
-            type(value) is MethodType and self._leads_here(value) for value in own.values()
+            type(value) is MethodType and self._leads_here(value.__func__) for value in own.values()
         )
 
     def _is_method_of(self, owner: type) -> bool:
