@@ -27,14 +27,17 @@ QUESTION = "Approve this action? [y/N] "
 PRELUDE = """
 import asyncio, io, os, sys, threading, time
 from actionguard.channels import CLIChannel
+from actionguard.channels._waiting import ask_async
 from actionguard.core import Action, Decision
 
 refund = Action("refund_customer", {"amount": 4000.0, "customer_id": "cus_123"}, "Issue a refund.")
-ask = CLIChannel().request_approval
+channel = CLIChannel()
+
+def ask(action):
+    return channel.request_approval(action)
 
 async def aask(action):
-    from actionguard.channels._waiting import ask_async
-    return await ask_async(CLIChannel(), action)
+    return await ask_async(channel, action)
 
 def say(decision):
     how = "unanswered" if decision.unanswered else "approved" if decision.approved else "denied"

@@ -292,19 +292,6 @@ def test_stream_without_these_characters(encoding: str) -> None:
     assert f"    name = '{sayable}'" in lines
 
 
-def test_stream_with_an_encoding_of_its_own() -> None:
-    """A stream whose encoding nobody knows gets what every stream can say."""
-
-    class Console(io.StringIO):
-        encoding = "console"  # type: ignore[assignment]
-
-    stream = Console()
-    action = Action("refund", {"name": "Zoë"})
-
-    assert CLIChannel(stream=stream, input_fn=lambda _: "y").request_approval(action).approved
-    assert "    name = 'Zo\\xeb'\n" in stream.getvalue()
-
-
 # --- what is seen ----------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ _HINT = "y approves, Enter denies, other text denies with that reason"
 _RULE = 62
 #: How many lines a request takes at most where there is no window.
 _MOST_LINES = 120
+_NO_LIMIT = 10**9
 _NAME_LIMIT = 60
 #: The arguments get this many lines at least, if need be in place of the description.
 _FEW_LINES = 4
@@ -83,14 +84,11 @@ class Banner:
 
     def everything(self) -> str:
         """All of the request, for a pager."""
-        action, parts = self._action, [(escape(self._action.tool_name), " Tool: ")]
-        if action.tool_description:
-            parts += [("\n".join(map(escape, _description(action))), " About: ")]
-        lines = [*self._head(), *(row.text for part in parts for row in self._rows(*part))]
-        lines.append(" Args:")
-        for name, value in action.args.items():
-            lines += [row.text for row in self._rows(_in_rows(name, value), "    ")]
-        return _text([*lines, *([] if action.args else ["    (none)"]), self._rule()])
+        about = "\n".join(map(escape, _description(self._action)))
+        lines = self._fit(escape(self._action.tool_name), " Tool: ", _NO_LIMIT)
+        lines += self._fit(about, " About: ", _NO_LIMIT) if about else []
+        lines += [" Args:", *self._arguments(_NO_LIMIT)]
+        return _text([*self._head(), *lines, self._rule()])
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""

@@ -22,6 +22,8 @@ _PAUSE = 0.05
 
 #: Takes the question, returns the answer.
 Input = Callable[[str], str]
+#: Raises if the question does not stand any more; called now and then.
+Look = Callable[[], None]
 
 WITHDRAWN = "the request was withdrawn: nobody waits for the answer any more"
 
@@ -99,7 +101,7 @@ def open_terminal(descriptor: int) -> TextIO:
 # --- answers ---------------------------------------------------------------------------------
 
 
-def read_line(descriptor: int, ask: Callable[[], None], look: Callable[[], None]) -> str:
+def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
     """A line of keys that were pressed after the question appeared.
 
     The terminal edits and echoes the line as it always does; its mode is not touched.
@@ -107,7 +109,7 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Callable[[], None]
     Args:
         descriptor: The terminal.
         ask: Shows the question.
-        look: Raises if the question does not stand any more; called now and then.
+        look: Called until there is an answer.
 
     Raises:
         Unanswered: There will be no answer.
@@ -143,14 +145,14 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Callable[[], None]
 _left_behind: threading.Thread | None = None
 
 
-def wait_for_reader(look: Callable[[], None]) -> None:
+def wait_for_reader(look: Look) -> None:
     """Wait until an input function returns whose question was taken back: it takes a line yet."""
     while _left_behind and _left_behind.is_alive():
         look()
         _left_behind.join(GLANCE)
 
 
-def call_input(function: Input, question: str, look: Callable[[], None]) -> str:
+def call_input(function: Input, question: str, look: Look) -> str:
     """What an input function answers; in a thread, which is left behind if `look` raises."""
     global _left_behind
     outcome: list[Callable[[], str]] = []
@@ -191,7 +193,7 @@ def _interrupt(thread: threading.Thread) -> None:
 
 
 @contextlib.contextmanager
-def hearing_ctrl_c(look: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def hearing_ctrl_c(look: Look) -> Iterator[Look]:
     """Yields a `look` that also raises KeyboardInterrupt if Ctrl-C was pressed, in any thread.
 
     Python raises it in the main thread only, and under asyncio not even there. A thread that asks

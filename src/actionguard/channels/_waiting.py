@@ -29,8 +29,7 @@ T = TypeVar("T")
 async def ask_async(channel: ApprovalChannel, action: Action) -> Decision:
     """Ask from async code. If the wait was cancelled, no answer counts."""
     cancelled = _times_cancelled()
-    form = async_form(channel)
-    answer = await (form(action) if form else call(channel.request_approval, action))
+    answer = await call(async_form(channel) or channel.request_approval, action)
     if _times_cancelled() > cancelled:  # and the channel suppressed it
         raise asyncio.CancelledError
     return answer
@@ -41,16 +40,11 @@ def _times_cancelled() -> int:
     return task.cancelling() if hasattr(task, "cancelling") else 0  # Python 3.10 does not count
 
 
-def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> Awaitable[T]:
+async def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
     """Call anybody's function from async code: an async one on this loop, else `in_thread`."""
     code = getattr(function, "__code__", None)
-    if type(code) is CodeType and code.co_flags & inspect.CO_COROUTINE:  # needs no layer of ours
-        return function(*args)  # type: ignore[return-value]
-    return _call(function, *args)
-
-
-async def _call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
-    answer: Any = await in_thread(function, *args)
+    is_async = type(code) is CodeType and code.co_flags & inspect.CO_COROUTINE
+    answer: Any = function(*args) if is_async else await in_thread(function, *args)
     return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
 
 

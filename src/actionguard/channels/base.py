@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from functools import partial
+from types import MethodType
 from typing import Any, NamedTuple, TypeVar
 
 from actionguard.core import Action, Decision
@@ -76,7 +76,7 @@ def async_form(channel: ApprovalChannel) -> Callable[[Action], Awaitable[Decisio
     """The channel's `request_approval` for async callers, if it has a form of its own for them."""
     method: Any = channel.request_approval
     form = _async_forms.get(getattr(method, "__func__", None))
-    return None if form is None else partial(form, method.__self__)
+    return None if form is None else MethodType(form, method.__self__)
 
 
 # --- threads ---------------------------------------------------------------------------------
@@ -142,10 +142,9 @@ def seconds(name: str, value: Any) -> float:
 
 def earlier_line(action: Action) -> str | None:
     """What became of the last equal call, as one line for the approver; None if there was none."""
-    earlier = getattr(action, "earlier", None)
-    if not earlier:
+    if not action.earlier:
         return None
-    record = earlier[0]
+    record = action.earlier[0]
     if record.get("state") in ("waiting", "running"):
         return f"The same call is {record['state']}"
     ago = _ago(record)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import inspect
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from actionguard._values import cut, escape, show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
-from actionguard.channels._terminal import WITHDRAWN, Input, Unanswered
+from actionguard.channels._terminal import WITHDRAWN, Input, Look, Unanswered
 from actionguard.channels.base import ApprovalChannel, async_caller, seconds
 from actionguard.core import Action, Decision
 
@@ -97,7 +97,6 @@ class CLIChannel(ApprovalChannel):
             return self._unanswered(why)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
-        turn.look()
         try:
             source = self._input_fn or _terminal.replaced_input() or _terminal.keyboard()
         except Unanswered as why:
@@ -105,10 +104,11 @@ class CLIChannel(ApprovalChannel):
             if stream is not None:
                 _Screen(stream).end(f"actionguard: {name} was not approved: {why}")
             raise
-        with self._stream_for(source) as stream:
+        hearing = _terminal.hearing_ctrl_c if turn.is_deaf else contextlib.nullcontext
+        with self._stream_for(source) as stream, hearing(turn.look) as look:
             screen = _Screen(stream)
             try:
-                decision = self._decision(self._answer(action, screen, source, turn))
+                decision = self._decision(self._answer(action, screen, source, turn, look))
             except Unanswered as why:
                 decision = self._unanswered(why)
             except KeyboardInterrupt:
@@ -118,13 +118,25 @@ class CLIChannel(ApprovalChannel):
             screen.end(screen.banner(action).outcome(decision))
             return decision
 
-    def _answer(self, action: Action, screen: _Screen, source: Source, turn: _Turn) -> str:
-        _terminal.wait_for_reader(turn.look)
+    def _answer(
+        self, action: Action, screen: _Screen, source: Source, turn: _Turn, look: Look
+    ) -> str:
+        _terminal.wait_for_reader(look)
         while True:
             banner = screen.banner(action)
             screen.write(banner.request(_line.waiting()))
-            answer = self._read(screen, source, turn)
-            turn.look()
+            try:
+                if isinstance(source, int):
+                    answer = _terminal.read_line(source, partial(screen.write, QUESTION), look)
+                elif turn.is_patient(source is self._input_fn):
+                    answer = source(QUESTION)
+                else:
+                    answer = _terminal.call_input(source, QUESTION, look)
+            except EOFError:
+                raise Unanswered("the input ended without an answer") from None
+            except NotImplementedError:
+                raise Unanswered("this front end takes no input") from None
+            look()
             if not isinstance(answer, str):
                 raise TypeError(
                     f"the answer to CLIChannel's question must be a str, not {show(answer)}"
@@ -133,20 +145,6 @@ class CLIChannel(ApprovalChannel):
             if text.lower() != "v" or not banner.is_cut:
                 return text
             screen.page(banner.everything())
-
-    def _read(self, screen: _Screen, source: Source, turn: _Turn) -> str:
-        try:
-            if not isinstance(source, int) and turn.is_patient(source is self._input_fn):
-                return source(QUESTION)
-            hearing = _terminal.hearing_ctrl_c if turn.is_deaf else contextlib.nullcontext
-            with hearing(turn.look) as look:
-                if isinstance(source, int):
-                    return _terminal.read_line(source, partial(screen.write, QUESTION), look)
-                return _terminal.call_input(source, QUESTION, look)
-        except EOFError:
-            raise Unanswered("the input ended without an answer") from None
-        except NotImplementedError:
-            raise Unanswered("this front end takes no input") from None
 
     def _stream_for(self, source: Source) -> AbstractContextManager[TextIO]:
         """Where the question is seen by whoever answers it."""
@@ -177,10 +175,6 @@ class _Screen:
         """The request, laid out for the window as it is now."""
         columns, rows = _terminal.window(self._stream)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            codecs.lookup(encoding)
-        except LookupError:  # a stream's own word for it
-            encoding = "ascii"
         dumb = os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream)
         return Banner(action, columns, rows, encoding, dumb=dumb)
 
@@ -216,7 +210,7 @@ class _Turn:
         self._in_main = threading.current_thread() is threading.main_thread()
         #: Whether Ctrl-C, as a signal, would leave it waiting: that interrupts the main thread, or
         #: has asyncio cancel a task of its loop, which a plain caller there keeps from running.
-        self.is_deaf = not self._in_main or _in_a_loop()
+        self.is_deaf = not self._in_main or _asyncio_takes_ctrl_c()
         if self._caller:
             self.is_deaf = not self._caller.in_main_thread
         #: Set when it has the turn, or need not wait for it any more.
@@ -246,9 +240,11 @@ class _Turn:
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
 
 
-def _in_a_loop() -> bool:
+def _asyncio_takes_ctrl_c() -> bool:
     asyncio: Any = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    if asyncio is None or asyncio._get_running_loop() is None:
+        return False
+    return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
 class _Line:
