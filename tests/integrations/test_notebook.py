@@ -166,6 +166,7 @@ def test_interrupted(notebook: Notebook, kernel: BlockingKernelClient) -> None:
         "refund(4000)",
         output_hook=lambda m: m["msg_type"] == "error" and errors.append(m["content"]["ename"]),
         stdin_hook=lambda message: manager.interrupt_kernel(),
+        stop_on_error=False,  # else the kernel drops a cell that comes soon after
         timeout=TIMEOUT,
     )
 
@@ -184,6 +185,7 @@ def test_interrupted_pool(notebook: Notebook, kernel: BlockingKernelClient) -> N
     kernel.execute_interactive(
         textwrap.dedent(cell),
         stdin_hook=lambda message: manager.interrupt_kernel(),
+        stop_on_error=False,  # else the kernel drops a cell that comes soon after
         timeout=TIMEOUT,
     )
 
