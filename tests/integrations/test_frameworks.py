@@ -376,7 +376,8 @@ def test_each_has_an_environment() -> None:
     files = [Path(__file__).parent / name for name in ("frameworks.txt", "crewai.txt")]
     pinned = re.findall(r"^([\w-]+)==", "".join(map(Path.read_text, files)), re.MULTILINE)
 
-    assert set(pinned) == {framework.distribution for framework in FRAMEWORKS}
+    tested_elsewhere = {"deepagents"}
+    assert set(pinned) - tested_elsewhere == {framework.distribution for framework in FRAMEWORKS}
 
 
 class Looks:
