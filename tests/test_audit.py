@@ -783,6 +783,7 @@ def test_of_two_equal_calls_one_sees_the_other(log_path: Path) -> None:
 @pytest.fixture
 def no_file_work_on_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under `langgraph dev`, but stricter."""
+    gc.collect()  # logs of other tests
 
     def forbid(module: Any, name: str) -> None:
         real = getattr(module, name)

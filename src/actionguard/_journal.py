@@ -75,7 +75,7 @@ class Journal:
     def left_at(cls, path: str) -> Journal | None:
         """What a dead process left; None if it lives, or somebody else was first."""
         journal = cls("")
-        with suppress(OSError):
+        with suppress(OSError, KeyError, TypeError, ValueError):
             journal.path, journal._fd = path, os.open(path, OPEN)
             if lock(journal._fd, wait=False) and os.fstat(journal._fd).st_nlink:
                 content = _content(journal._fd)
@@ -106,19 +106,18 @@ class Journal:
             OSError: The folder cannot be written, or its disk has no room or no locks.
         """
         while self._fd < 0:
-            path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
-            fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
+            self.path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
+            fd = os.open(self.path, OPEN | os.O_CREAT | os.O_EXCL, mode)
             try:
                 lock(fd)
-                # Before it was locked, it may have been taken for a dead process's. Or a signal
-                # came, and its handler's call has made one.
-                if (fcntl is None or os.fstat(fd).st_nlink) and self._fd < 0:
-                    self.path, self._fd, self._end, fd = path, fd, 0, -1
-            finally:
-                if fd >= 0:
-                    os.close(fd)
-                    with suppress(FileNotFoundError):
-                        os.unlink(path)
+            except OSError:
+                os.close(fd)
+                os.unlink(self.path)
+                raise
+            if fcntl is None or os.fstat(fd).st_nlink:
+                self._fd = fd
+            else:  # it was taken for a dead process's before it was locked
+                os.close(fd)
 
     def note(self, call: Call, *, sync: bool) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""

@@ -44,6 +44,7 @@ class Writer:
         self.path = path
         #: Whether notes and lines are to survive a power cut.
         self.sync = False
+        self._checked = False
         self._fd = -1
         self._start()
 
@@ -78,7 +79,8 @@ class Writer:
             os.close(fd)
 
     def __del__(self) -> None:
-        self.journal.close()
+        with suppress(Exception):  # on an event loop, `langgraph dev` forbids to remove a file
+            self.journal.close()
         self._close()
 
     def end(self) -> None:
@@ -100,7 +102,9 @@ class Writer:
             if call.journal.pid != os.getpid():
                 raise OSError("the call was begun in the parent process, before a fork")
             found = self._ready()
-            call.journal, call.place = self.journal, (found.st_ino, found.st_size)
+            if call.journal is not self.journal:  # somebody removed its notes
+                call.journal, call.rooms = self.journal, []
+            call.place = found.st_ino, found.st_size
             self.journal.note(call, sync=self.sync)
             disk = os.fstatvfs(self._fd) if hasattr(os, "fstatvfs") else None
             if disk and disk.f_bavail * disk.f_frsize < _SCARCE:
@@ -125,7 +129,7 @@ class Writer:
 
     def check_notes(self, folder: str) -> None:
         """Raise if notes could not be kept in the folder; leaves nothing behind."""
-        if self.journal.is_closed:
+        if not self._checked:
             trial = Journal(os.path.join(folder, os.path.basename(self.path)))
             try:
                 trial.open(0o600)
@@ -135,6 +139,7 @@ class Writer:
                 raise OSError(error.errno, why, folder) from error
             finally:
                 trial.close()
+            self._checked = True  # once will do: it takes as long as the rest of `guard`
 
     def drop(self, call: Call) -> None:
         """Forget a call that is noted, and write no line."""
