@@ -421,26 +421,6 @@ def test_limited_file_size(log_path: Path, lines: Lines) -> None:
     assert len(lines()) == 25
 
 
-def test_line_that_is_owed_at_the_end(log_path: Path, lines: Lines) -> None:
-    """What could not be written before the process ended is written by the next, as it was."""
-
-    def ends() -> None:
-        call = entry(AuditLog(log_path), {"amount": 1})
-        call.note(running=True, needed_approval=False)
-        os.link(log_path, f"{log_path}.full")
-        log_path.unlink()
-        log_path.mkdir()
-        with pytest.warns(RuntimeWarning, match="could not be written"):
-            call.close(needed_approval=False, decision=None, executed=True, result="paid")
-        os._exit(0)
-
-    in_child(ends)
-    log_path.rmdir()
-    AuditLog(log_path)
-
-    assert [(line["executed"], line["result"]) for line in lines()] == [(True, "paid")]
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 from collections import Counter
@@ -154,28 +153,6 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
     expected = {("c", True), ("r", True), ("r", None)}
     held_too = {("w", False), ("w", None)}
     assert seen >= (expected | held_too if held else expected)
-
-
-def test_killed_when_a_note_did_not_fit(log_path: Path) -> None:
-    """A call that was stopped because its note did not fit is not said to have run."""
-
-    def call() -> None:
-        entry = new_entry(log_path, "refund", {"amount": 50})
-        entry.note(running=False, needed_approval=True)
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        (notes,) = log_path.parent.glob("*.inflight-*")
-        room = notes.stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * room - 1, hard))
-        with pytest.raises(OSError, match="too large"):
-            entry.note(running=True, needed_approval=True, decision=YES)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert in_child(call) == signal.SIGKILL
-
-    AuditLog(log_path)
-
-    (record,) = read_log(log_path)
-    assert record["executed"] is False
 
 
 def test_killed_while_recovering(log_path: Path) -> None:

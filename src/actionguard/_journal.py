@@ -6,18 +6,13 @@ import json
 import os
 from collections import defaultdict
 from contextlib import suppress
-from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing here can tell whether another process still lives
+except ImportError:  # Windows: no notes, since nothing could tell whether their process lives
     fcntl = None  # type: ignore[assignment]
-
-#: Open for reading and writing, bytes as they are.
-OPEN = os.O_RDWR | getattr(os, "O_BINARY", 0)
-
 
 #: A file of so many bytes is emptied when nothing is in flight.
 _LARGE = 65_536
@@ -32,15 +27,13 @@ class Call:
     place = (0, 0)
     #: What is to be written, once the call is over.
     line = b""
-    #: Whether it may have been written already; whether it was noted since it could not be.
-    tried = kept = False
+    #: Whether it may have been written already.
+    tried = False
 
-    def __init__(self, call_id: str, equals: str, began: float, journal: Journal) -> None:
+    def __init__(self, call_id: str, equals: str, journal: Journal) -> None:
         self.id = call_id
         #: The same text for equal calls only.
         self.equals = equals
-        #: Seconds since the epoch.
-        self.began = began
         self.journal = journal
         #: Where the notes start in the journal, and the room they take.
         self.rooms: list[tuple[int, int]] = []
@@ -76,13 +69,12 @@ class Journal:
         """What a dead process left; None if it lives, or somebody else was first."""
         journal = cls("")
         with suppress(OSError, KeyError, TypeError, ValueError):
-            journal.path, journal._fd = path, os.open(path, OPEN)
-            if lock(journal._fd, wait=False) and os.fstat(journal._fd).st_nlink:
+            journal.path, journal._fd = path, os.open(path, os.O_RDWR)
+            if lock(journal._fd, wait=False) and journal.is_open:
                 content = _content(journal._fd)
                 journal._end = len(content)
                 for call_id, note in _notes_in(content).items():
-                    began = datetime.fromisoformat(note["record"]["timestamp"]).timestamp()
-                    call = Call(call_id, "", began, journal)
+                    call = Call(call_id, "", journal)
                     call.state, call.record = note["state"], json.dumps(note["record"])
                     call.rooms, call.place, call.tried = note["rooms"], tuple(note["log"]), True
                     call.line = f"{call.record}\n".encode()
@@ -91,13 +83,9 @@ class Journal:
         return None
 
     @property
-    def is_closed(self) -> bool:
-        return self._fd < 0
-
-    @property
-    def is_removed(self) -> bool:
-        """Whether somebody removed the file, perhaps with its folder."""
-        return fcntl is not None and os.fstat(self._fd).st_nlink == 0
+    def is_open(self) -> bool:
+        """Whether the file is there, and was not removed by somebody else."""
+        return fcntl is None or (self._fd >= 0 and os.fstat(self._fd).st_nlink > 0)
 
     def open(self, mode: int) -> None:
         """Make the file, locked; whoever may read the log may read it.
@@ -105,22 +93,21 @@ class Journal:
         Raises:
             OSError: The folder cannot be written, or its disk has no room or no locks.
         """
-        while self._fd < 0:
+        while not self.is_open:
+            self.release()
             self.path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
-            fd = os.open(self.path, OPEN | os.O_CREAT | os.O_EXCL, mode)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
             try:
-                lock(fd)
+                lock(self._fd)  # before, it may have been taken for a dead process's and removed
             except OSError:
-                os.close(fd)
-                os.unlink(self.path)
+                self.close()
                 raise
-            if fcntl is None or os.fstat(fd).st_nlink:
-                self._fd = fd
-            else:  # it was taken for a dead process's before it was locked
-                os.close(fd)
 
     def note(self, call: Call, *, sync: bool) -> None:
         """Note a call, or note it anew; raises where that cannot be done."""
+        self.live[call.equals][call] = None
+        if fcntl is None:
+            return
         note = (
             f'{{"log": {list(call.place)}, "state": "{call.state}", "record": {call.record}, '
             f'"end": {quoted(call.id)}}}'
@@ -133,15 +120,9 @@ class Journal:
             # come in the midst of it.
             start, self._end = self._end, self._end + room
         call.rooms.append((start, room))
-        self.live[call.equals][call] = None
-        try:
-            self._write(note.ljust(room - 1) + b"\n", start)
-            if sync:
-                os.fsync(self._fd)
-        except BaseException:  # the call will not go on, though what got there may read whole
-            with suppress(OSError):
-                self._write(b"#", start)
-            raise
+        self._write(note.ljust(room - 1) + b"\n", start)
+        if sync:
+            os.fsync(self._fd)
         self._clear(call.rooms, but=1)
 
     def strike(self, call: Call) -> None:
@@ -160,8 +141,6 @@ class Journal:
         """Remove the file, now or with its last note; it stays locked until it is gone."""
         self._closing = True
         if self._fd >= 0 and not self.live:
-            if fcntl is None:  # Windows removes no open file
-                self.release()
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
             self.release()
@@ -190,11 +169,7 @@ class Journal:
 
     def _write(self, data: bytes, start: int) -> None:
         while data:
-            if fcntl is None:  # Windows
-                os.lseek(self._fd, start, os.SEEK_SET)
-                written = os.write(self._fd, data)
-            else:
-                written = os.pwrite(self._fd, data, start)
+            written = os.pwrite(self._fd, data, start)
             data, start = data[written:], start + written
 
 
@@ -255,20 +230,17 @@ def _notes_in(content: bytes, having: bytes = b"{") -> dict[str, dict[str, Any]]
 
 
 def _content(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        return file.read()
+    return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def lock(fd: int, *, wait: bool = True, shared: bool = False) -> bool:
     """Take the file from all others, here and in other processes; False if one of them has it."""
-    if fcntl is None:
-        return wait
-    try:
+    if fcntl is not None:
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(fd, how if wait else how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        try:
+            fcntl.flock(fd, how if wait else how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
 
 
@@ -282,7 +254,5 @@ def sync_folder(path: str) -> None:
     """See to it that the name of a new file survives a power cut."""
     if fcntl is not None:
         fd = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        os.fsync(fd)
+        os.close(fd)

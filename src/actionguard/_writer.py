@@ -1,4 +1,4 @@
-"""The one that writes a log in this process: lines, and what they need to be sure."""
+"""What writes a log in this process: its lines, and what they need to be sure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from actionguard import _journal
@@ -22,18 +23,16 @@ from actionguard._journal import Call, Journal
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-T = TypeVar("T")
 #: What the log's thread is to do, and the future of whoever waits for it.
-_Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
+Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
 
 # Where the disk has less than _SCARCE bytes left, room for the line is tried out before the call
 # runs: that of its note, and _SPARE for a result.
 _SCARCE, _SPARE = 1_000_000, 8_192
 #: How many jobs of the log's thread share one write.
 _GROUP = 500
-
 _ID = re.compile(rb'"id": "([^"]*)"')
 
 
@@ -44,7 +43,7 @@ class Writer:
         self.path = path
         #: Whether notes and lines are to survive a power cut.
         self.sync = False
-        self._checked = False
+        self._checked = self._ended = False
         self._fd = -1
         self._start()
 
@@ -59,11 +58,10 @@ class Writer:
         self._stuck = self._writes = False
         # The log's thread, and what it is to do.
         self._pool: ThreadPoolExecutor | None = None
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._woken = False
         #: The thread whose calls' lines are written later, together.
         self._gatherer = 0
-        self._ended = False
         self._close()
 
     def forget(self) -> None:
@@ -78,17 +76,17 @@ class Writer:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        with suppress(Exception):  # on an event loop, `langgraph dev` forbids to remove a file
-            self.journal.close()
-        self._close()
-
     def end(self) -> None:
         """Do what is owed, and leave no notes but those of calls in flight."""
         with self.lock:
             self._ended = True
             self._settle_or_warn()
             self.journal.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # on an event loop, `langgraph dev` forbids to remove a file
+            self.end()
+        self._close()
 
     # --- notes -------------------------------------------------------------------------------
 
@@ -111,18 +109,19 @@ class Writer:
                 self.journal.try_room(len(call.record) + _SPARE)
 
     def _ready(self) -> os.stat_result:
-        """The state of the log, when there is room and permission for a note and a line."""
+        """The state of the log, with all that a note and a line need opened."""
         if self._writes and self._fd >= 0:  # a signal came, and its handler makes a call
             return os.fstat(self._fd)
         found = self._found()
-        if found is None or self._stuck or self.journal.is_closed:
+        if found is None or self._stuck or self._ended or not self.journal.path:
             self.settle()
             found = self._found() or self._open()
-            if self.journal.is_closed or self.journal.is_removed:
-                self.journal = Journal(self.path, closing=self._ended)
-                self.journal.open(found.st_mode & 0o666)
+            if not self.journal.is_open:
+                journal = Journal(self.path, closing=self._ended)
+                journal.open(found.st_mode & 0o666)
                 if self.sync:
                     _journal.sync_folder(self.path)
+                self.journal = journal
                 _end_with_child()
             self.recover()
         return found
@@ -162,7 +161,7 @@ class Writer:
                 if left is None:
                     living += _journal.noted_in(path, having.encode(), if_alive=False)
                 else:
-                    self._owed.update(dict.fromkeys(left.live.get("", ())))
+                    self._owed.update(left.live.get("", {}))
                     left.close()  # with the last of its notes
             self._settle_or_warn()
         return living
@@ -200,7 +199,7 @@ class Writer:
         with self.lock:
             if self._writes:
                 return  # a signal came in the midst of it: what its handler did is owed now
-            self._writes = True
+            self._writes = self._stuck = True
             try:
                 while self._owed:
                     calls = list(self._owed)
@@ -209,16 +208,6 @@ class Writer:
                         call.journal.strike(call)
                         self._owed.pop(call, None)
                 self._stuck = False
-                _stuck_writers.discard(self)
-            except BaseException:
-                self._stuck = True
-                _stuck_writers.add(self)  # so that nobody drops them before the end
-                for call in self._owed:
-                    if call.rooms and not call.kept:  # its line, if the process ends before
-                        call.kept, call.record = True, call.line[:-1].decode()
-                        with suppress(OSError):
-                            call.journal.note(call, sync=self.sync)
-                raise
             finally:
                 self._writes = False
 
@@ -233,12 +222,12 @@ class Writer:
             # What a crash or a full disk damaged ends here.
             lines = [] if size in (0, self._size) or self._ends_well(size) else [b"\n"]
             for call in calls:
-                call.tried = True
-                lines.append(call.line)
                 inode, noted_size = call.place
                 if call.rooms and (inode != self._identity[1] or noted_size > size):
                     call.place = self._identity[1], size  # it was rotated since it was noted
                     call.journal.note(call, sync=self.sync)
+                call.tried = True
+                lines.append(call.line)
             data = b"".join(lines)
             self._size, end = -1, size + len(data)
             try:
@@ -291,25 +280,25 @@ class Writer:
     def _written(self, calls: list[Call]) -> set[str]:
         """The ids of calls that have their lines already, in whichever file that is by now."""
         ids = {call.id.encode(): call.id for call in calls}
-        inodes = {call.place[0] for call in calls}
-        start, began = min(call.place[1] for call in calls), min(call.began for call in calls)
+        inodes, sizes = zip(*(call.place for call in calls), strict=True)
+        began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
         folder, name = os.path.split(os.path.realpath(self.path))
         files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
         with suppress(OSError), os.scandir(folder) as beside:
             for file in beside:
                 likely = file.name.startswith(name) or file.inode() in inodes
                 # To open a pipe would wait for ever. A minute, since clocks are set.
-                if likely and file.is_file() and file.stat().st_mtime > began - 60:
+                if likely and file.is_file() and file.stat().st_mtime > began.timestamp() - 60:
                     files.append(file.path)
         written = set()
         for found in files:
             with suppress(OSError), open(found, "rb") as lines:
-                lines.seek(start)
+                lines.seek(min(sizes))
                 for line in lines:
                     if any(found in ids for found in _ID.findall(line)):
                         with suppress(ValueError, KeyError, TypeError):  # it is in its arguments
                             written.add(json.loads(line)["id"])
-        return written.intersection(ids.values())
+        return written
 
     # --- the log's thread --------------------------------------------------------------------
 
@@ -318,43 +307,42 @@ class Writer:
         self._jobs.append((work, done))
         if not self._woken:
             self._woken = True
-            try:
-                with _writers_lock:
-                    self._pool = self._pool or _new_thread()
-                self._pool.submit(self._do_jobs)
-            except RuntimeError:  # the program is ending, or can have no more threads
-                self._do_jobs()
+            with suppress(RuntimeError):  # the program is ending, or can have no more threads
+                self._wake()
+                return
+            self._do_jobs()
 
-    def _do_jobs(self) -> None:
-        self._woken = False  # what comes from now on wakes it anew
-        while self._jobs:
-            self._do([self._jobs.popleft() for _ in range(min(len(self._jobs), _GROUP))])
+    def _wake(self) -> Future[None]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with _writers_lock:
+            self._pool = self._pool or ThreadPoolExecutor(1, "actionguard")
+        return self._pool.submit(self._do_jobs)
 
     def flush(self) -> None:
         """Wait until what the log's thread was given so far is done."""
         if self._pool is not None and self._gatherer != threading.get_ident():
             with suppress(RuntimeError):  # the program is ending
-                self._pool.submit(self._do_jobs).result()
+                self._wake().result()
 
-    def _do(self, jobs: list[_Job]) -> None:
-        """Do some jobs, write their lines together, and tell those who wait."""
-        self._gatherer = threading.get_ident()
-        outcomes = [(done, _outcome(work)) for work, done in jobs]
-        self._gatherer = 0
-        self._settle_or_warn()
-        told = [(done, outcome) for done, outcome in outcomes if done is not None]
-        for loop in {done.get_loop() for done, _ in told}:
-            with suppress(RuntimeError):  # it was closed meanwhile
-                loop.call_soon_threadsafe(_tell, loop, told)
+    def _do_jobs(self) -> None:
+        """Do what is to be done, write its lines together, and tell those who wait."""
+        self._woken = False  # what comes from now on wakes it anew
+        while self._jobs:
+            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _GROUP))]
+            self._gatherer = threading.get_ident()
+            outcomes = [_outcome(work) for work, _ in jobs]
+            self._gatherer = 0
+            self._settle_or_warn()
+            told = [
+                (job[1], outcome) for job, outcome in zip(jobs, outcomes, strict=True) if job[1]
+            ]
+            for loop in {done.get_loop() for done, _ in told}:
+                with suppress(RuntimeError):  # it was closed meanwhile
+                    loop.call_soon_threadsafe(_tell, loop, told)
 
 
-def _new_thread() -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(1, "actionguard")
-
-
-def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
         return work(), None
     except BaseException as error:
@@ -369,7 +357,6 @@ def _tell(loop: asyncio.AbstractEventLoop, told: list[tuple[asyncio.Future[Any],
 
 _writers: WeakValueDictionary[str, Writer] = WeakValueDictionary()
 _writers_lock = threading.RLock()
-_stuck_writers: set[Writer] = set()
 
 
 def writer_of(path: str) -> Writer:
@@ -380,7 +367,6 @@ def writer_of(path: str) -> Writer:
 def _after_fork() -> None:
     global _writers_lock
     _writers_lock = threading.RLock()
-    _stuck_writers.clear()
     for writer in list(_writers.values()):
         writer.forget()
 
@@ -408,7 +394,8 @@ def opened(path: str, flags: int = 0, mode: int = 0o666) -> int:
     Raises:
         OSError: Also if it is not a regular file.
     """
-    fd = os.open(path, _journal.OPEN | os.O_APPEND | flags, mode)
+    flags |= os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    fd = os.open(path, flags, mode)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "an audit log has to be a regular file", path)

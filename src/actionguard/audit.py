@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -196,12 +195,11 @@ class Entry(Call):
     """One call on its way to its line."""
 
     def __init__(self, writer: Writer, call_id: str, tool: str, args: Mapping[str, Any]) -> None:
-        began = time.time()
-        now = datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="microseconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
         #: What stands in the line for the arguments.
         self.args_json = json_text(args)
         equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
-        super().__init__(call_id, equals, began, writer.journal)
+        super().__init__(call_id, equals, writer.journal)
         self._begin = f'{{"timestamp": "{now}", {equals}'
         self._writer = writer
 
