@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -213,12 +213,12 @@ class Writer:
 
     def _append(self, calls: list[Call]) -> None:
         """Write the lines of calls in one go."""
+        tried = [call for call in calls if call.tried]
+        if tried:  # an earlier attempt may have got so far, before it failed or was killed
+            written = self._written(tried)
+            calls = [call for call in calls if call.id not in written]
         try:
             size = self._lock_file()
-            tried = [call for call in calls if call.tried]
-            if tried:  # an earlier attempt may have got so far, before it failed or was killed
-                written = self._written(tried)
-                calls = [call for call in calls if call.id not in written]
             # What a crash or a full disk damaged ends here.
             lines = [] if size in (0, self._size) or self._ends_well(size) else [b"\n"]
             for call in calls:
@@ -279,26 +279,32 @@ class Writer:
 
     def _written(self, calls: list[Call]) -> set[str]:
         """The ids of calls that have their lines already, in whichever file that is by now."""
-        ids = {call.id.encode(): call.id for call in calls}
-        inodes, sizes = zip(*(call.place for call in calls), strict=True)
-        began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
-        folder, name = os.path.split(os.path.realpath(self.path))
-        files: list[int | str] = [os.dup(self._fd)]  # whose name may be another's in a moment
-        with suppress(OSError), os.scandir(folder) as beside:
-            for file in beside:
-                likely = file.name.startswith(name) or file.inode() in inodes
-                # To open a pipe would wait for ever. A minute, since clocks are set.
-                if likely and file.is_file() and file.stat().st_mtime > began.timestamp() - 60:
-                    files.append(file.path)
+        ids = {call.id.encode() for call in calls}
+        size = min(call.place[1] for call in calls)
         written = set()
-        for found in files:
-            with suppress(OSError), open(found, "rb") as lines:
-                lines.seek(min(sizes))
+        for file in self._files(calls):
+            with suppress(OSError), open(file, "rb") as lines:
+                lines.seek(size)
                 for line in lines:
-                    if any(found in ids for found in _ID.findall(line)):
+                    if not ids.isdisjoint(_ID.findall(line)):
                         with suppress(ValueError, KeyError, TypeError):  # it is in its arguments
                             written.add(json.loads(line)["id"])
         return written
+
+    def _files(self, calls: list[Call]) -> Iterator[int | str]:
+        """The files where lines of these calls may be."""
+        # First the log that is open, and only then what was copied or renamed meanwhile.
+        yield os.dup(self._fd) if self._fd >= 0 else self.path
+        began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
+        inodes = {call.place[0] for call in calls}
+        folder, name = os.path.split(os.path.realpath(self.path))
+        with os.scandir(folder) as beside:
+            for file in beside:
+                likely = file.name.startswith(name) or file.inode() in inodes
+                with suppress(OSError):  # it is gone
+                    # To open a pipe would wait for ever. A minute, since clocks are set.
+                    if likely and file.is_file() and file.stat().st_mtime > began.timestamp() - 60:
+                        yield file.path
 
     # --- the log's thread --------------------------------------------------------------------
 
