@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from actionguard.channels._waiting import ask_async
+from actionguard.channels.slack import SlackChannel
+from actionguard.core import Action, Decision
 
 PATH = "/services/T0TEAM/B0HOOK/s3cretToken"
 Reply = Callable[[BaseHTTPRequestHandler], object]
@@ -28,9 +35,6 @@ def raw(data: bytes) -> Reply:
     return lambda handler: handler.wfile.write(data)
 
 
-OK = reply(200, "ok")
-
-
 class Hook:
     """Keeps what is posted; `script` has the next replies, and 200 follows when it is over."""
 
@@ -47,9 +51,8 @@ class Hook:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with hook.news:
                     hook.paths.append(f"{self.command} {self.path}")
-                    if body:
-                        hook.payloads.append(json.loads(body))
-                    send = hook.script.pop(0) if hook.script else OK
+                    hook.payloads += [json.loads(body)] if body else []
+                    send = hook.script.pop(0) if hook.script else reply(200, "ok")
                     hook.news.notify_all()
                 try:
                     send(self)
@@ -99,3 +102,20 @@ class Hook:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+
+def plain(channel: SlackChannel, action: Action) -> Decision:
+    return channel.request_approval(action)
+
+
+def awaited(channel: SlackChannel, action: Action) -> Decision:
+    return asyncio.run(ask_async(channel, action))
+
+
+Ask = Callable[[SlackChannel, Action], Decision]
+both = pytest.mark.parametrize("ask", [plain, awaited])
+
+
+def refund(amount: object = 50) -> Action:
+    args = {"amount": amount, "customer_id": "cus_123"}
+    return Action("refund_customer", args, "Issue a refund.")

@@ -18,9 +18,8 @@ from actionguard.core import Action
 _TEXT_LIMIT = 40_000
 _SECTION_LIMIT = 3_000
 _BLOCKS_LIMIT = 9_000
-_TOOL_LIMIT = 500
-_ABOUT_LIMIT = 1_000
 _LEAST = 100  # for each argument; those for which it is not left are only counted
+_TITLE = "Approval required"
 
 
 def message(action: Action, until: str) -> dict[str, Any]:
@@ -31,73 +30,54 @@ def message(action: Action, until: str) -> dict[str, Any]:
     there are no mentions and links by markup; blocks of plain_text, which parse nothing; and for
     `text` no `mrkdwn`, no `parse`, and no `link_names`.
     """
-    title = "Approval required"
-    room = _TEXT_LIMIT - len(title) - 1
     # Shown once: an object's own repr might say something else the second time.
-    args = [
-        f"  {label(name)} = {show(value)}"
-        for name, value in islice(action.args.items(), room // _LEAST)
-    ]
-    sections = _sections(_lines(action, args, until, _BLOCKS_LIMIT, _SECTION_LIMIT, _entities))
+    some = islice(action.args.items(), _TEXT_LIMIT // _LEAST)
+    args = [f"  {label(name)} = {show(value)}" for name, value in some]
+    about = " ".join((action.tool_description or "").split())
+
+    def lines(literal: Callable[[str], str], room: int, longest: int) -> list[str]:
+        """The request, `room` characters at most and `longest` a line, stating what was cut."""
+        shown_args = args[: room // _LEAST - 7]  # there are so many other lines
+        more = len(action.args) - len(shown_args)
+        shown = [
+            f"Tool: {escape(action.tool_name)}",
+            earlier_line(action) or "",
+            about and f"About: {escape(about)}",
+            "Args:" if args else "Args: none",
+            *shown_args,
+            f"... and {more:,} more arguments" if more else "",
+            f"Id: {escape(action.id)}",
+            until,
+        ]
+        sizes = [min(len(literal(line[:longest])) + 1, longest) for line in shown]
+        fair = shares(sizes, room)
+        return [_fit(line, literal, n - 1) for line, n in zip(shown, fair, strict=True) if line]
+
+    room = _TEXT_LIMIT - len(_TITLE) - 1
+    sections = [""]
+    for line in lines(_entities, _BLOCKS_LIMIT, _SECTION_LIMIT):
+        if len(sections[-1]) + len(line) >= _SECTION_LIMIT:
+            sections.append("")
+        sections[-1] += f"{line}\n"
     return {
-        "text": "\n".join([title, *_lines(action, args, until, room, room, _inert)]),
+        "text": "\n".join([_TITLE, *lines(_inert, room, room)]),
         "mrkdwn": False,
         "parse": "none",
         "unfurl_links": False,
         "unfurl_media": False,
-        "blocks": [
-            {"type": "header", "text": _plain_text(title)},
-            *({"type": "section", "text": _plain_text(text)} for text in sections),
-        ],
+        "blocks": [_block("header", _TITLE), *(_block("section", text) for text in sections)],
     }
 
 
-def _plain_text(text: str) -> dict[str, Any]:
-    return {"type": "plain_text", "text": text, "emoji": False}
+def _block(kind: str, text: str) -> dict[str, Any]:
+    return {"type": kind, "text": {"type": "plain_text", "text": text.strip("\n"), "emoji": False}}
 
 
-def _sections(lines: list[str]) -> list[str]:
-    sections = [lines[0]]
-    for line in lines[1:]:
-        if len(sections[-1]) + 1 + len(line) > _SECTION_LIMIT:
-            sections.append(line)
-        else:
-            sections[-1] += f"\n{line}"
-    return sections
-
-
-def _lines(
-    action: Action,
-    args: list[str],
-    until: str,
-    room: int,
-    longest: int,
-    literal: Callable[[str], str],
-) -> list[str]:
-    """The request, `room` characters at most and `longest` a line, stating what was cut."""
-
-    def fit(text: str, limit: int) -> str:
-        keep = min(limit, len(text))
-        while len(fitted := literal(cut(text, keep))) > limit:
-            keep = keep * limit // len(fitted)
-        return fitted
-
-    head = [fit(f"Tool: {escape(action.tool_name)}", _TOOL_LIMIT)]
-    if earlier := earlier_line(action):
-        head.append(fit(earlier, _ABOUT_LIMIT))
-    about = " ".join((action.tool_description or "").split())
-    if about:
-        head.append(fit(f"About: {escape(about)}", _ABOUT_LIMIT))
-    head.append("Args:" if args else "Args: none")
-    foot = [f"Id: {escape(action.id)}", until]
-    room -= sum(len(line) + 1 for line in head + foot) + _LEAST
-
-    args = args[: room // _LEAST]
-    sizes = [min(len(literal(arg[:longest])), longest) + 1 for arg in args]
-    lines = [fit(arg, share - 1) for arg, share in zip(args, shares(sizes, room), strict=True)]
-    if more := len(action.args) - len(args):
-        lines.append(f"... and {more:,} more arguments")
-    return [*head, *lines, *foot]
+def _fit(text: str, literal: Callable[[str], str], limit: int) -> str:
+    keep = min(limit, len(text))
+    while len(fitted := literal(cut(text, keep))) > limit:
+        keep = keep * limit // len(fitted)
+    return fitted
 
 
 def _entities(text: str) -> str:

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from actionguard._signature import takes_one_argument
 from actionguard.channels._slack_message import message
-from actionguard.channels._slack_webhook import NotDelivered, Secret, Webhook
 from actionguard.channels.base import ApprovalChannel, async_form_of, seconds
 from actionguard.core import Action, Decision
 
-__all__ = ["NotDelivered", "SlackChannel"]
-
 PollFn = Callable[[Action], "Decision | Awaitable[Decision | None] | None"]
 
-# Seconds.
-_SHORTEST_INTERVAL = 0.01  # an interval of 0 would keep a core busy
-_LAST_LOOK = 1.0  # how long a poll may still take when the time is up
+_URL = re.compile(r"https?://[\w.\[][!-~]*", re.IGNORECASE | re.ASCII)
+_LAST_LOOK = 1.0  # seconds that a poll may still take when the time is up
+
+
+class NotDelivered(ConnectionError):
+    """Slack did not take the request: nobody was asked, so the call must not run."""
+
+
+class Secret(str):
+    """A text that `repr` does not show, nor do tracebacks with locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class Refusal(NamedTuple):
+    """Why a post was not delivered."""
+
+    reason: str
+    #: Seconds until the next attempt: 0 if Slack did not say, None if there should be none.
+    wait: float | None = None
 
 
 class SlackChannel(ApprovalChannel):
@@ -30,8 +50,8 @@ class SlackChannel(ApprovalChannel):
     process makes the calls and receives the answers, `SlackButtonsChannel` does all of it.
 
     A request that cannot be posted blocks the call. Posts that Slack answers with 429 or 5xx are
-    repeated until the timeout, after the wait that Slack asks for; while Slack cannot be reached at
-    all, they are repeated for `post_timeout`.
+    repeated until the timeout, after the wait that Slack asks for. To have failed connections
+    repeated too, pass a `requests.Session` whose adapter does that.
 
     Args:
         webhook_url: The webhook. It is a secret and never shown.
@@ -63,12 +83,18 @@ class SlackChannel(ApprovalChannel):
         post_timeout: float = 10.0,
         session: Any = None,
     ) -> None:
-        webhook_url = Secret(webhook_url)  # also for tracebacks that show locals
-        self._webhook = Webhook(webhook_url, session, post_timeout)
+        if not isinstance(webhook_url, str) or not _URL.fullmatch(webhook_url):
+            given = "None" if webhook_url is None else "this one (not shown)"
+            raise ValueError(f"webhook_url must be an http(s) URL without spaces, not {given}")
+        if not callable(getattr(_requests() if session is None else session, "post", None)):
+            raise TypeError(f"session must have a post method, not be {session!r}")
         if poll_fn is not None and not (callable(poll_fn) and takes_one_argument(poll_fn)):
             raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
         if on_timeout not in ("deny", "approve"):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
+        self._url = Secret(webhook_url)
+        self._session = session
+        self._post_timeout = seconds("post_timeout", post_timeout)
         self.poll_fn = poll_fn
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = seconds("poll_interval", poll_interval)
@@ -81,7 +107,6 @@ class SlackChannel(ApprovalChannel):
             NotDelivered: Slack did not take the request. `poll_fn` was not called.
             TypeError: `poll_fn` returned neither a `Decision` nor None.
             TimeoutError: `poll_fn` hangs, and `on_timeout` is "approve".
-            RuntimeError: `poll_fn` was cancelled from within.
             Exception: What `poll_fn` raised.
         """
         from actionguard.channels._waiting import run_sync
@@ -96,49 +121,108 @@ class SlackChannel(ApprovalChannel):
     def message(self, action: Action) -> dict[str, Any]:
         """What is posted for the action; override it to add to it."""
         word = "Approved" if self.on_timeout == "approve" else "Denied"
-        return message(action, f"{word} automatically after {self._timeout_text}")
+        return message(action, f"{word} automatically after {_in_words(self.timeout)}")
 
     async def _ask(self, action: Action) -> Decision:
         deadline = monotonic() + self.timeout
-        await self._webhook.deliver(self.message(action), deadline)
+        await self._deliver(self.message(action), deadline)
         answer = await self._answer(action, deadline)
         return replace(answer, source=self.name) if answer.source is None else answer
+
+    async def _deliver(self, message: dict[str, Any], deadline: float) -> None:
+        import asyncio
+        from random import uniform
+
+        from actionguard.channels._waiting import in_thread, within
+
+        limit, backoff = self._post_timeout, 0.5
+        while True:
+            attempt = await within(limit, in_thread(self._post, self._url, message))
+            refusal = attempt.result() if attempt else Refusal(f"no answer within {limit:.3g} s")
+            if refusal is None:
+                return
+            # Requests that were refused together come back at different times.
+            pause = (refusal.wait or backoff) + uniform(0, 1)  # noqa: S311
+            limit = min(self._post_timeout, deadline - monotonic() - pause)
+            if refusal.wait is None or limit <= 0:
+                raise NotDelivered(f"Slack did not take the request: {refusal.reason}")
+            await asyncio.sleep(pause)
+            backoff = min(2 * backoff, 30)
+
+    def _post(self, url: str, message: dict[str, Any]) -> Refusal | None:
+        """Post once, in a thread made for it. No exception leaves it, since they hold the URL."""
+        _posting.now = True
+        try:
+            options: dict[str, Any] = {"json": message, "timeout": self._post_timeout}
+            if self._session is None:  # a redirect leads to a login page and not to Slack
+                return _refusal(_requests().post(url, **options, allow_redirects=False))
+            return _refusal(self._session.post(url, **options))
+        except Exception as error:  # of requests, urllib3, ssl, or a session's own
+            return Refusal(type(error).__name__)
 
     async def _answer(self, action: Action, deadline: float) -> Decision:
         import asyncio
 
-        interval = max(self.poll_interval, _SHORTEST_INTERVAL)
-        while True:
-            left = deadline - monotonic()
-            answer = await self._poll(action, max(left, 0) + _LAST_LOOK)
-            if answer is not None:
-                return answer
-            if left <= 0:  # before this look: an answer in time was seen
-                return self._unanswered("" if self.poll_fn else " (there is no poll_fn)")
-            await asyncio.sleep(min(interval, max(deadline - monotonic(), 0)))
-
-    def _unanswered(self, why: str = "") -> Decision:
-        comment = f"no answer within {self._timeout_text}{why}"
-        return Decision(self.on_timeout == "approve", comment, unanswered=True)
-
-    @property
-    def _timeout_text(self) -> str:
-        return f"{self.timeout:,.10g} s"  # not 2.592e+06 for a month
-
-    async def _poll(self, action: Action, limit: float) -> Decision | None:
         from actionguard.channels._waiting import call, within
 
-        if self.poll_fn is None:
-            return None
-        poll = await within(limit, call(self.poll_fn, action))
-        if poll is None:
-            # Silence is consent only for those who have listened: there may be a no.
-            if self.on_timeout == "approve":
-                raise TimeoutError("poll_fn did not return, so nobody knows if there is an answer")
-            return None
-        if poll.cancelled():  # by poll_fn itself: nobody has cancelled the wait
-            raise RuntimeError("poll_fn was cancelled, so nobody knows if there is an answer")
-        answer = poll.result()
-        if answer is None or isinstance(answer, Decision):
-            return answer
-        raise TypeError(f"poll_fn must return a Decision or None, not {type(answer).__name__}")
+        while True:
+            left = deadline - monotonic()
+            if self.poll_fn is not None:
+                poll = await within(max(left, 0) + _LAST_LOOK, call(self.poll_fn, action))
+                if poll is None and self.on_timeout == "approve":
+                    # Silence is consent only for those who have listened: there may be a no.
+                    raise TimeoutError("poll_fn hangs, so nobody knows if there is an answer")
+                answer = poll.result() if poll else None
+                if not isinstance(answer, Decision | None):
+                    kind = type(answer).__name__
+                    raise TypeError(f"poll_fn must return a Decision or None, not {kind}")
+                if answer is not None:
+                    return answer
+            if left <= 0:  # before this look: an answer in time was seen
+                return self._unanswered("" if self.poll_fn else " (there is no poll_fn)")
+            # An interval of 0 would keep a core busy.
+            await asyncio.sleep(min(max(self.poll_interval, 0.01), deadline - monotonic()))
+
+    def _unanswered(self, why: str = "") -> Decision:
+        comment = f"no answer within {_in_words(self.timeout)}{why}"
+        return Decision(self.on_timeout == "approve", comment, unanswered=True)
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:,.10g} s"  # not 2.592e+06 for a month
+
+
+def _requests() -> Any:
+    try:
+        import requests
+    except ImportError as error:
+        raise ImportError('Slack needs requests: pip install "actionguard[slack]"') from error
+    return requests
+
+
+def _refusal(response: Any) -> Refusal | None:
+    """What the response says against the post; None if the request was taken."""
+    history = getattr(response, "history", None)
+    if isinstance(history, list) and history:  # the user's session followed a redirect
+        response = history[0]
+    status = getattr(response, "status_code", None)
+    if not isinstance(status, int):  # a stand-in that knows no more than this
+        response.raise_for_status()
+        return None
+    if 200 <= status < 300:
+        return None
+    # Slack's errors are one word, like `no_service`. Anything longer might be the page of a proxy,
+    # which repeats the URL.
+    word = re.fullmatch("[a-z_]{1,64}", getattr(response, "text", ""))
+    reason = f"HTTP {status} {word[0]}" if word else f"HTTP {status}"
+    if status != 429 and status < 500:
+        return Refusal(reason)
+    wait = getattr(response, "headers", {}).get("Retry-After", "")
+    return Refusal(reason, float(wait) if re.fullmatch("[0-9]{1,9}", wait) else 0)
+
+
+# urllib3 logs the path at DEBUG, and at WARNING where an answer is odd; httpx logs the URL at INFO.
+# What a posting thread logs there is dropped.
+_posting = threading.local()
+for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "httpx"):
+    logging.getLogger(_name).addFilter(lambda record: not hasattr(_posting, "now"))

@@ -7,28 +7,26 @@ import hmac
 import json
 import logging
 import re
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Literal, NamedTuple, Protocol
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qs
 
-from actionguard.channels._slack_webhook import NotDelivered, Secret
-from actionguard.channels.slack import SlackChannel
+from actionguard.channels.base import start_thread
+from actionguard.channels.slack import Secret, SlackChannel
 from actionguard.core import Action, Decision
 
 _logger = logging.getLogger("actionguard")
 
 _MAX_AGE = 5 * 60  # seconds; an older request may be a replay
-_REMEMBERED = 1_000  # requests that are over, so that a late click is told what came of them
-_WORDS = {"actionguard_approve": "approved", "actionguard_deny": "denied"}
-_NOT_WAITING = (
-    "This answer changes nothing: the request is over, or another process is waiting for it (if "
-    "you have several processes, use SlackChannel with a poll_fn)."
+_WORDS = {"actionguard_approve": "Approved", "actionguard_deny": "Denied"}
+_OVER = (
+    "No longer waiting: the request was answered, timed out or was cancelled. (If you have several "
+    "processes, another one may wait for it: use SlackChannel with a poll_fn.)"
 )
-_OVER = "No longer waiting: nobody answered in time, or the call was cancelled."
 
 
 class Headers(Protocol):
@@ -37,20 +35,9 @@ class Headers(Protocol):
     def items(self) -> Iterable[tuple[str, str]]: ...  # noqa: D102
 
 
-class _Request(NamedTuple):
-    """A request in Slack, and the answer that it got, with what Slack then shows.
-
-    The answer is cancelled once nobody waits for it any more.
-    """
-
-    channel: SlackButtonsChannel
-    answer: Future[tuple[Decision, str]]
-
-
-# By the id of the action, for all channels, since a Slack app has a single request URL: whichever
-# of them it leads to takes the clicks for those with the same signing secret.
-_requests: dict[str, _Request] = {}
-_over: deque[str] = deque()
+# What waits, by the id of the action, for all channels: a Slack app has a single request URL, and
+# whichever of them it leads to takes the clicks for those with the same signing secret.
+_waiting: dict[str, tuple[SlackButtonsChannel, Future[Decision]]] = {}
 
 
 class SlackButtonsChannel(SlackChannel):
@@ -90,8 +77,6 @@ class SlackButtonsChannel(SlackChannel):
         post_timeout: float = 10.0,
         session: Any = None,
     ) -> None:
-        is_secret = isinstance(signing_secret, str) and re.fullmatch("[!-~]+", signing_secret)
-        webhook_url, signing_secret = Secret(webhook_url), Secret(signing_secret)
         super().__init__(
             webhook_url,
             timeout=timeout,
@@ -99,13 +84,13 @@ class SlackButtonsChannel(SlackChannel):
             post_timeout=post_timeout,
             session=session,
         )
-        if not is_secret:
+        if not isinstance(signing_secret, str) or not re.fullmatch("[!-~]+", signing_secret):
             raise ValueError("signing_secret must be a text without spaces; it is not shown here")
         users = frozenset() if isinstance(approvers, str) else frozenset(approvers or ())
         if not users or not all(isinstance(user, str) and user for user in users):
             raise ValueError(f"approvers must be one or more Slack user ids, not {approvers!r}")
         self.approvers = users
-        self._signing_secret = signing_secret
+        self._signing_secret = Secret(signing_secret)
 
     def message(self, action: Action) -> dict[str, Any]:
         """What is posted for the action; override it to add to it."""
@@ -124,27 +109,19 @@ class SlackButtonsChannel(SlackChannel):
         return message
 
     async def _ask(self, action: Action) -> Decision:
-        request = _requests[action.id] = _Request(self, Future())
+        _waiting[action.id] = self, Future()
         try:
             return await super()._ask(action)
-        except NotDelivered:
-            if request.answer.cancel():
-                raise
-            return request.answer.result()[0]  # Slack had it all the same: somebody answered
         finally:
-            request.answer.cancel()  # which does nothing to an answer that came
-            _over.append(action.id)
-            if len(_over) > _REMEMBERED:
-                _requests.pop(_over.popleft(), None)
+            _waiting.pop(action.id)[1].cancel()  # which does nothing to an answer that came
 
     async def _answer(self, action: Action, deadline: float) -> Decision:
         import asyncio
 
-        answer = _requests[action.id].answer
-        left = max(deadline - time.monotonic(), 0)
-        await asyncio.wait({asyncio.wrap_future(answer)}, timeout=left)
+        answer = _waiting[action.id][1]
+        await asyncio.wait({asyncio.wrap_future(answer)}, timeout=deadline - time.monotonic())
         # At one stroke, so that either this wait or a click decides.
-        return self._unanswered() if answer.cancel() else answer.result()[0]
+        return self._unanswered() if answer.cancel() else answer.result()
 
     def handle(self, headers: Headers, body: bytes | str) -> tuple[int, str]:
         """Take a request that Slack sent to your app's interactivity request URL.
@@ -166,57 +143,44 @@ class SlackButtonsChannel(SlackChannel):
         try:
             payload = json.loads(parse_qs(raw.decode())["payload"][0])
             button, user = payload["actions"][0], payload["user"]["id"]
-            request, word = _requests.get(button["value"]), _WORDS[button["action_id"]]
+            word, waiting = _WORDS[button["action_id"]], _waiting.get(button["value"])
             name = payload["user"].get("username")
         except (ValueError, LookupError, TypeError):
             return 400, "Not a click on a button of actionguard."
-        if request is None or request.channel._signing_secret != self._signing_secret:
-            update = _private(_NOT_WAITING)
-        elif user not in request.channel.approvers:
-            update = _private(f"You ({user}) are not an approver of this request.")
-        else:
-            comment = f"{word} by {name} ({user})" if name else f"{word} by {user}"
-            decision = Decision(word == "approved", comment, request.channel.name, {"who": user})
-            note = _settled(request, decision, f"{word.capitalize()} by <@{user}>.")
-            update = _without_buttons(payload.get("message") or {}, note)
+        text, update = _OVER, {"response_type": "ephemeral", "replace_original": False}
+        if waiting and waiting[0]._signing_secret == self._signing_secret:
+            channel, answer = waiting
+            comment = f"{word.lower()} by {name} ({user})" if name else f"{word.lower()} by {user}"
+            decision = Decision(word == "Approved", comment, channel.name, {"who": user})
+            if user not in channel.approvers:
+                text = f"You ({user}) are not an approver of this request."
+            else:
+                with suppress(InvalidStateError):  # there is an answer, or nobody waits any more
+                    answer.set_result(decision)
+                    text = f"{word} by <@{user}>."
+                    update = _without_buttons(payload.get("message") or {}, text)
         if url := payload.get("response_url"):
-            threading.Thread(target=self._respond, args=(url, update), daemon=True).start()
-        return 200, update["text"]
+            start_thread(partial(self._respond, url, {**update, "text": text}))
+        return 200, text
 
     def _is_from_slack(self, headers: Headers, body: bytes) -> bool:
         # https://docs.slack.dev/authentication/verifying-requests-from-slack
         given = {str(name).lower(): str(value) for name, value in headers.items()}
         timestamp = given.get("x-slack-request-timestamp", "")
-        if not re.fullmatch("[0-9]{1,12}", timestamp):
-            return False
-        if abs(time.time() - int(timestamp)) > _MAX_AGE:
-            return False
-        signed = b"v0:" + timestamp.encode() + b":" + body
+        signed = f"v0:{timestamp}:".encode(errors="replace") + body
         expected = hmac.new(self._signing_secret.encode(), signed, hashlib.sha256).hexdigest()
         signature = given.get("x-slack-signature", "").encode(errors="replace")
-        return hmac.compare_digest(signature, f"v0={expected}".encode())
+        if not hmac.compare_digest(signature, f"v0={expected}".encode()):
+            return False
+        return abs(time.time() - int(timestamp)) <= _MAX_AGE
 
     def _respond(self, url: str, update: dict[str, Any]) -> None:
-        if refusal := self._webhook.post(url, update):
+        if refusal := self._post(url, update):
             _logger.warning("Slack did not take the update of a message: %s", refusal.reason)
 
 
-def _settled(request: _Request, decision: Decision, note: str) -> str:
-    """Make it the answer if it is the first one; returns what Slack should show now."""
-    try:
-        request.answer.set_result((decision, note))
-    except InvalidStateError:  # the first answer stands
-        return _OVER if request.answer.cancelled() else request.answer.result()[1]
-    return note
-
-
 def _without_buttons(message: dict[str, Any], note: str) -> dict[str, Any]:
-    """The message as it is when nobody need answer it any more."""
+    """The message as it is when it was answered."""
     blocks = [block for block in message.get("blocks", []) if block.get("type") != "actions"]
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": note}]})
-    return {"replace_original": True, "text": note, "blocks": blocks}
-
-
-def _private(note: str) -> dict[str, Any]:
-    """A note that only the person who clicked can see."""
-    return {"response_type": "ephemeral", "replace_original": False, "text": note}
+    return {"replace_original": True, "blocks": blocks}
