@@ -13,7 +13,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePath
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any
@@ -25,21 +25,20 @@ _MAX_DEPTH = 64
 #: How many parts a text may have of containers that were met before: a web of shared objects,
 #: followed along all its paths, has no end. Nor have getters that make new objects each time.
 _MAX_REPEATED = 100_000
-_MAX_CONTAINERS = 1_000_000
+_MAX_PARTS = 200_000
 #: Within the least limit that CPython can be given for digits, so that every parser reads it.
-_MAX_DIGITS = 640
-_MAX_INT = 10**_MAX_DIGITS
+_MAX_INT = 10**640
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
-_VIEWS = tuple(map(type, ({}.keys(), {}.values(), {}.items())))
-_SEQUENCES: tuple[Any, ...] = (tuple, set, frozenset, deque, *_VIEWS)
 #: How the tables, columns and arrays of data libraries are read whole; their str() is an excerpt.
 _WHOLE = {
     "numpy": ("tolist",),
     "pandas": ("to_dict", "tolist"),
     "polars": ("to_dicts", "to_list"),
-    "pyarrow": ("to_pylist",),
+    "pyarrow": ("column_names", "to_pylist"),
 }
+_ABSENT = object()
+_cached = lru_cache(maxsize=2048)
 
 
 # --- what a value holds ----------------------------------------------------------------------
@@ -56,63 +55,30 @@ def parts(value: object) -> dict[Any, Any] | list[Any] | None:
     return None if read is None else read(value)
 
 
-@lru_cache(maxsize=2048)
-def _reader(cls: Any) -> Callable[[Any], Any] | None:
+@_cached
+def _reader(cls: Any) -> Any:
     """What reads the values of a class."""
-    if _secret_base(cls) is not None:
+    if _secret_base(cls):
         return None
-    if issubclass(cls, Enum):
+    if issubclass(cls, Enum):  # whatever it is besides
         return lambda value: {value._name_: value._value_}
-    if cls is dict or issubclass(cls, list):
-        return dict.copy if cls is dict else list.copy
-    for mapping in (OrderedDict, dict):  # dict's own methods know nothing of the former's order
-        if issubclass(cls, mapping):
-            return lambda value: dict(_steady(mapping.items, value))
-    for sequence in _SEQUENCES:
-        if issubclass(cls, sequence):
-            return lambda value: _steady(sequence.__iter__, value)
-    if issubclass(cls, array):
-        return array.tolist
-    if issubclass(cls, (UserDict, UserList)):
-        return lambda value: parts(_attributes(value)["data"])
-    if cls in (MappingProxyType, ChainMap):
-        return lambda value: dict(value.items())
+    read = dict.copy if cls is dict else _by_base(_READERS, cls)
+    if read is not None:
+        return read
     names, extra = _field_names(cls)
     if names is not None:
         return lambda value: _fields(value, (*names, *(getattr(value, extra, None) or ())))
     library = _library_base(cls)
-    for name in () if library is None else _WHOLE[_package(library)]:
-        if hasattr(library, name):
-            return lambda value: _whole(value, library, name)
-    return None
+    ways = () if library is None else _WHOLE[_package(library)]
+    way = next((way for way in ways if hasattr(library, way)), None)
+    return way and (lambda value: _whole(value, library, way))
 
 
-def _steady(items: Callable[[Any], Iterable[Any]], value: object) -> list[Any]:
+def _steady(read: Callable[[Any], Iterable[Any]], value: object) -> list[Any]:
     for _ in range(100):
         with suppress(RuntimeError):  # another thread changed it between two steps
-            return list(items(value))
-    return list(items(value))
-
-
-def _field_names(cls: Any) -> tuple[list[str] | None, str]:
-    """The fields that a class names, and the attribute that tells what an instance has besides."""
-    if hasattr(cls, "__dataclass_fields__"):
-        return [field.name for field in dataclasses.fields(cls)], ""
-    if hasattr(cls, "__attrs_attrs__"):
-        return [field.name for field in cls.__attrs_attrs__], ""
-    if hasattr(cls, "__fields_set__"):  # a pydantic model
-        if hasattr(cls, "model_fields"):
-            return list(cls.model_fields), "__pydantic_extra__"
-        return list(cls.__fields__), "__dict__"  # of version 1
-    return None, ""
-
-
-_ABSENT = object()
-
-
-def _fields(value: object, names: tuple[str, ...]) -> dict[str, Any]:
-    found = ((name, getattr(value, name, _ABSENT)) for name in names)
-    return {name: item for name, item in found if item is not _ABSENT}
+            return list(read(value))
+    return list(read(value))
 
 
 def _attributes(value: object) -> dict[str, Any]:
@@ -120,11 +86,51 @@ def _attributes(value: object) -> dict[str, Any]:
     return attributes
 
 
+def _items(read: Callable[[Any], Any], value: object) -> dict[Any, Any]:
+    return dict(_steady(read, value))
+
+
+def _wrapped(attribute: str, value: object) -> Any:
+    return parts(_attributes(value)[attribute])
+
+
+_SEQUENCES: tuple[Any, ...]
+_SEQUENCES = (tuple, set, frozenset, deque, *map(type, ({}.keys(), {}.values(), {}.items())))
+_WRAPPERS = {UserDict: "data", UserList: "data", ChainMap: "maps"}
+_READERS: dict[Any, Any] = {
+    OrderedDict: partial(_items, OrderedDict.items),  # whose order dict.items ignores
+    dict: partial(_items, dict.items),
+    list: list.copy,
+    array: array.tolist,
+    MappingProxyType: lambda value: dict(value.items()),
+    **{cls: partial(_steady, cls.__iter__) for cls in _SEQUENCES},
+    **{cls: partial(_wrapped, name) for cls, name in _WRAPPERS.items()},
+}
+
+
+@_cached
+def _field_names(cls: Any) -> tuple[tuple[str, ...] | None, str]:
+    """The fields that a class names, and the attribute that tells what an instance has besides."""
+    if hasattr(cls, "__dataclass_fields__"):
+        return tuple(field.name for field in dataclasses.fields(cls)), ""
+    if hasattr(cls, "__attrs_attrs__"):
+        return tuple(field.name for field in cls.__attrs_attrs__), ""
+    if not hasattr(cls, "__fields_set__"):
+        return None, ""
+    if hasattr(cls, "model_fields"):  # a pydantic model
+        return tuple(cls.model_fields), "__pydantic_extra__"
+    return tuple(cls.__fields__), "__dict__"  # of version 1
+
+
+def _fields(value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {n: i for n in names if (i := getattr(value, n, _ABSENT)) is not _ABSENT}
+
+
 def _package(cls: type) -> str:
     return str(cls.__module__).partition(".")[0]
 
 
-@lru_cache(maxsize=2048)
+@_cached
 def _library_base(cls: Any) -> Any:
     """The class of a data library that a class is or inherits from."""
     return next((base for base in cls.__mro__ if _package(base) in _WHOLE), None)
@@ -134,7 +140,7 @@ def _whole(value: Any, library: Any, name: str) -> Any:
     if name == "to_dict":
         table = value if hasattr(library, "columns") else value.to_frame()
         return table.to_dict("tight")
-    if hasattr(library, "column_names"):  # rows would lose one of two columns of a name
+    if name == "column_names":  # rows would lose one of two columns of a name
         return list(zip(value.column_names, value.columns, strict=True))
     read = getattr(library, name)(value)
     return read if type(read) is list else None
@@ -143,13 +149,13 @@ def _whole(value: Any, library: Any, name: str) -> Any:
 def is_one_piece(value: object) -> bool:
     """Whether the text of a value that holds nothing is all of it, and not an excerpt."""
     cls: Any = type(value)
-    if cls is range or _by_base(_JSON, cls) is not None or _package(cls) == "pydantic":
+    if cls is range or _by_base(_JSON, cls) or _package(cls) == "pydantic":
         return True
     is_table = getattr(value, "shape", None if _library_base(cls) else ()) != ()
-    return not is_table and not any(hasattr(cls, n) for n in ("__len__", "columns", "schema"))
+    return not (is_table or any(hasattr(cls, n) for n in ("__len__", "columns", "schema")))
 
 
-def _by_base(table: dict[Any, Any], cls: type) -> Any:
+def _by_base(table: dict[Any, Any], cls: Any) -> Any:
     """What a table has for a class: for the class itself, else for the next of its bases."""
     return next((table[base] for base in cls.__mro__ if base in table), None)
 
@@ -157,7 +163,7 @@ def _by_base(table: dict[Any, Any], cls: type) -> Any:
 # --- secrets ---------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2048)
+@_cached
 def _secret_base(cls: Any) -> Any:
     """The class of pydantic that makes a class a secret one, such as SecretStr."""
     bases = (base for base in cls.__mro__ if _package(base) == "pydantic")
@@ -232,6 +238,7 @@ def shares(needs: list[int], room: int) -> list[int]:
     return granted
 
 
+@dataclasses.dataclass
 class _Walk:
     """One way through a value: the pieces are written, and then each group of what was written.
 
@@ -239,52 +246,43 @@ class _Walk:
         writers: Writes a piece, by its class.
         other: Writes a piece of any other class.
         group: Writes a container or record, given its parts and how those were written.
-        kept: Classes whose values stay as they are. A walk that keeps some raises what a value
-            raises; one that keeps none has a stand-in for everything.
     """
 
-    def __init__(
-        self,
-        writers: dict[Any, Callable[[Any], Any]],
-        other: Callable[[Any], Any],
-        group: Callable[[Any, Any, list[Any]], Any],
-        kept: frozenset[type] = frozenset(),
-    ) -> None:
-        self._writers, self._other, self._group, self._kept = writers, other, group, kept
-        self._above: set[int] = set()
-        self._met: dict[int, object] = {}  # keeps them alive, so that no id comes twice
-        self._repeated = 0
+    writers: dict[Any, Callable[[Any], Any]]
+    other: Callable[[Any], Any]
+    group: Callable[[Any, Any, list[Any]], Any]
+    _above: set[int] = dataclasses.field(default_factory=set)
+    #: Keeps what was met alive, so that no id comes twice.
+    _met: dict[int, object] = dataclasses.field(default_factory=dict)
+    _repeated: int = 0
 
     def of(self, value: Any, depth: int = _MAX_DEPTH) -> Any:
         try:
-            write = self._writers.get(type(value))
+            write = self.writers.get(type(value))
             if write is not None:
                 return write(value)
             inside = parts(value)
-            return self._other(value) if inside is None else self._inside(value, inside, depth)
+            return self.other(value) if inside is None else self._inside(value, inside, depth)
         except Exception as error:  # its fields and its text can be any code
-            if self._kept:
-                raise
             return _named(value, f"unreadable, {_name_of(type(error))}")
 
     def _inside(self, value: Any, inside: dict[Any, Any] | list[Any], depth: int) -> Any:
-        me, kept = id(value), self._kept
+        me = id(value)
+        self._repeated += me in self._met and 1 + len(inside)
         if me in self._above:
             return _named(value, "contains itself")
         if not depth:
             return _named(value, f"nested more than {_MAX_DEPTH} levels deep")
-        if me in self._met:
-            self._repeated += 1 + len(inside)
-        if self._repeated > _MAX_REPEATED or len(self._met) > _MAX_CONTAINERS:
+        if self._repeated > _MAX_REPEATED or len(self._met) > _MAX_PARTS:
             return _named(value, "repeated too often")
         self._met[me] = value
         self._above.add(me)
         try:
             items = inside.values() if type(inside) is dict else inside
-            written = [i if type(i) in kept else self.of(i, depth - 1) for i in items]
+            written = [self.of(item, depth - 1) for item in items]
         finally:
             self._above.discard(me)
-        return self._group(value, inside, written)
+        return self.group(value, inside, written)
 
 
 def _named(value: object, why: str) -> str:
@@ -332,14 +330,13 @@ def _group_text(value: Any, inside: dict[Any, Any] | list[Any], written: list[st
     cls = type(value)
     name = _name_of(cls)
     text = ", ".join(written)
+    if issubclass(cls, Enum):
+        return f"<{name}.{value._name_}: {text}>"
     if type(inside) is dict:
-        if issubclass(cls, Enum):
-            return f"<{name}.{value._name_}: {text}>"
-        if not (issubclass(cls, (dict, UserDict)) or cls in (MappingProxyType, ChainMap)):
-            fields = (f"{label(key)}={text}" for key, text in zip(inside, written, strict=True))
-            return f"{name}({', '.join(fields)})"
-        items = (f"{show(key)}: {text}" for key, text in zip(inside, written, strict=True))
-        text = "{" + ", ".join(items) + "}"
+        if not issubclass(cls, (dict, UserDict, MappingProxyType)):
+            return f"{name}({', '.join(map('{}={}'.format, map(label, inside), written))})"
+        keys = [repr(key) if type(key) is str else show(key) for key in inside]
+        text = "{" + ", ".join(map("{}: {}".format, keys, written)) + "}"
     elif issubclass(cls, tuple):
         text = f"({text},)" if len(inside) == 1 else f"({text})"
     elif issubclass(cls, (set, frozenset)):
@@ -359,32 +356,57 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
+    known: dict[int, tuple[object, Any]] = {}
     try:
-        if type(value) is dict and _is_flat(value):  # most are: 2 us instead of 8
-            text = _encode(value)
-            if len(text) < _MAX_DIGITS and "\\ud" not in text:
+        if _is_ready(value, known):
+            if known:
+                text = json.dumps(value, default=lambda item: known[id(item)][1], **_STRICT)
+            else:
+                text = _encode(value)
+            if "\\ud" not in text:  # else it can be a lone surrogate
                 return text
-        # Strings and floats as they are, in the hope that there is no lone surrogate and no NaN.
-        text = _encode(_Walk(_JSON, _other_json, _group_json, _KEPT).of(value))
-        if "\\ud" not in text:
-            return text
-    except Exception:  # the next one has a stand-in for what raised
+    except Exception:  # a NaN, or what has a stand-in below
         pass
     return _encode(_Walk(_JSON, _other_json, _group_json).of(value))
 
 
-_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
+_STRICT: dict[str, Any] = {"allow_nan": False, "check_circular": False}
+_encode = json.JSONEncoder(**_STRICT).encode
 _STR = frozenset({str})
-_KEPT: frozenset[type] = frozenset({str, float, bool, type(None)})
-_FLAT = _KEPT | {int}
+_READY = frozenset({str, float, bool, type(None)})
+_NOT_READY = (str, int, float, dict, list, tuple, set, frozenset, Enum)
 
 
-def _is_flat(value: dict[Any, Any]) -> bool:
-    return _FLAT.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value))
+def _is_ready(value: object, known: dict[int, tuple[object, Any]]) -> bool:
+    """Whether the encoder can have the value as it is: a third of the time of a walk.
 
-
-def _no_surrogates(text: str) -> str:
-    return str.encode(text, "utf-8", "backslashreplace").decode()
+    Goes down level by level, so that cycles and webs end soon, and notes what is inside records.
+    """
+    level, count = [value], 0
+    for _ in range(_MAX_DEPTH):
+        items: list[Any] = []
+        for group in level:
+            inside: Any = group
+            if type(group) not in (dict, list, tuple):
+                if issubclass(type(group), _NOT_READY):
+                    return False
+                inside = parts(group)
+                known[id(group)] = group, _other_json(group) if inside is None else inside
+            if type(inside) is dict:
+                if not _STR.issuperset(map(type, inside)):
+                    return False
+                items += inside.values()
+            else:
+                items += inside or ()
+        level = [
+            i
+            for i in items
+            if type(i) not in _READY and not (type(i) is int and -_MAX_INT < i < _MAX_INT)
+        ]
+        count += len(items)
+        if not level or count > _MAX_PARTS:
+            return not level
+    return False
 
 
 def _int_json(value: int) -> int | str:
@@ -394,6 +416,10 @@ def _int_json(value: int) -> int | str:
 
 def _float_json(value: float) -> float | str:
     return float.__pos__(value) if math.isfinite(value) else float.__repr__(value)
+
+
+def _no_surrogates(text: str) -> str:
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _decoded(value: Any) -> str:
@@ -414,7 +440,7 @@ _JSON: dict[Any, Callable[[Any], Any]] = {
 
 def _other_json(value: Any) -> Any:
     cls = type(value)
-    write = _by_base(_JSON, cls)
+    write = _JSON.get(cls) or _by_base(_JSON, cls)
     if write is not None:
         return write(value)
     if cls.__module__ == "numpy" and hasattr(cls, "item"):
@@ -431,8 +457,6 @@ def _group_json(value: Any, inside: dict[Any, Any] | list[Any], written: list[An
         return sorted(written, key=_encode) if issubclass(cls, (set, frozenset)) else written
     if issubclass(cls, Enum):
         return written[0]
-    if _STR.issuperset(map(type, inside)) and "".join(inside).isascii():
-        return dict(zip(inside, written, strict=True))
     named: dict[str, Any] = {}
     alike = 1
     for key, item in zip(inside, written, strict=True):
@@ -471,64 +495,49 @@ class _Copier:
         self._done: dict[int, tuple[object, Any]] = {}  # holds both, so that no id comes twice
 
     def of(self, value: Any) -> Any:
+        me = id(value)
         try:
             cls = type(value)
             if cls in _PLAIN:
                 return value
-            known = self._done.get(id(value))
-            if known is not None:
-                return known[1]
-            self._done[id(value)] = value, value  # until there is something else
-            new = self._new(cls, value)
+            if me not in self._done:
+                self._done[me] = value, value  # until there is something else
+                self._done[me] = value, self._new(cls, value)
         except Exception:  # one that cannot be copied is passed by reference, like a connection
-            new = value
-        self._done[id(value)] = value, new
-        return new
+            self._done[me] = value, value
+        return self._done[me][1]
 
     def _new(self, cls: Any, value: Any) -> Any:
-        if _secret_base(cls) is not None:
+        if _secret_base(cls):
             return stand_in(value) if self._secrets else value
-        if hasattr(cls, "__del__") or issubclass(cls, Enum):
-            return value  # its __del__ would close what the two share
-        library = array if issubclass(cls, array) else _library_base(cls)
-        if library is not None:
-            copy = getattr(cls, "copy", None) or getattr(cls, "__copy__", None)
-            return copy(value) if copy and cls in (array, library) else value
-        if issubclass(cls, bytearray):
-            shell: Any = bytearray.__new__(cls)
-            bytearray.extend(shell, value)
-            self._copy_state(shell, value, ())
-            return shell
-        inside = parts(value)
-        if inside is None:
+        base = _copy_base(cls)
+        if base is None:
             return value
-        base = next((base for base in _BASES if issubclass(cls, base)), object)
+        if base not in _BASES:  # a library's own way
+            return base(value)
+        inside: Any = memoryview(value) if base is bytearray else base is object or parts(value)
         if base in (tuple, frozenset):
-            items = [self.of(item) for item in inside]
+            items = list(map(self.of, inside))
             if all(new is old for new, old in zip(items, inside, strict=True)):
                 return value
             shell = base.__new__(cls, items)
         else:
             shell = base.__new__(cls)
             self._done[id(value)] = value, shell
-            self._fill(shell, value, base, inside)
-        if cls is not base:
-            self._copy_state(shell, value, inside if base is object else ())
-        return shell
-
-    def _fill(self, shell: Any, value: Any, base: Any, inside: Any) -> None:
         if base in (dict, OrderedDict):
             for key, item in inside.items():
                 base.__setitem__(shell, self.of(key), self.of(item))
         elif base is deque:
             deque.__init__(shell, map(self.of, inside), value.maxlen)
-        elif base is list:
-            list.extend(shell, map(self.of, inside))
-        elif base is set:
-            set.update(shell, map(self.of, inside))
+        elif base in (list, set, bytearray):
+            base.__init__(shell, map(self.of, inside))
+        if cls is not base:
+            self._copy_state(cls, shell, value)
+        return shell
 
-    def _copy_state(self, shell: Any, value: Any, fields: Any) -> None:
+    def _copy_state(self, cls: Any, shell: Any, value: Any) -> None:
         """Copy what stands in `__dict__` and slots: fields and plain containers, else as it is."""
+        fields = _field_names(cls)[0] or ()
 
         def new(name: str, item: Any) -> Any:
             return self.of(item) if name in fields or type(item) in (dict, list, set) else item
@@ -536,16 +545,30 @@ class _Copier:
         with suppress(AttributeError):
             state = dict.copy(_attributes(value))
             _attributes(shell).update({name: new(name, item) for name, item in state.items()})
-        cls: Any = type(value)
         for slot in _slots(cls):
             with suppress(AttributeError):  # it is empty
                 slot.__set__(shell, new(slot.__name__, slot.__get__(value)))
 
 
-_BASES: tuple[Any, ...] = (tuple, frozenset, OrderedDict, dict, list, set, deque)
+_BASES: tuple[Any, ...]
+_BASES = (tuple, frozenset, OrderedDict, dict, list, set, deque, bytearray, object)
 
 
-@lru_cache(maxsize=2048)
+@_cached
+def _copy_base(cls: Any) -> Any:
+    """What makes a copy of a class's values; None if they are passed by reference."""
+    if hasattr(cls, "__del__") or issubclass(cls, Enum):
+        return None  # its __del__ would close what the two share
+    library = array if issubclass(cls, array) else _library_base(cls)
+    if library is not None:
+        copy = getattr(cls, "copy", None) or getattr(cls, "__copy__", None)
+        return copy if cls is library else None
+    base = next(base for base in _BASES if issubclass(cls, base))
+    is_record = _field_names(cls)[0] or _by_base(_WRAPPERS, cls)
+    return base if base is not object or is_record else None
+
+
+@_cached
 def _slots(cls: Any) -> list[Any]:
     found = [slot for base in cls.__mro__ for slot in vars(base).values()]
     return [slot for slot in found if type(slot) is MemberDescriptorType]

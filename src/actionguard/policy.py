@@ -6,8 +6,7 @@ import functools
 import inspect
 import operator
 import re
-from collections import UserList
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -348,24 +347,39 @@ def _texts(value: object) -> Iterator[str]:
         if item is None or id(item) in seen:
             continue
         seen[id(item)] = item
-        inside = [item.name, item.value] if isinstance(item, Enum) else parts(item)
+        if len(seen) > _MOST_PARTS:
+            raise ValueError("there is no end of it")
+        inside = parts(item)
         if inside is None:
-            yield _text(item)
-        elif item is value:
+            yield from _piece(item)
+            continue
+        if item is value:
             yield show(item)
+        todo += inside
         if isinstance(inside, dict):
-            inside = [*inside, *inside.values()]
-        todo += inside or ()
+            todo += inside.values()
 
 
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "backslashreplace")
+#: Getters that make a new object each time can go on for ever.
+_MOST_PARTS = 300_000
+#: How numbers are read past what a subclass makes of itself.
+_NUMBERS: dict[type, Callable[[Any], str]] = {
+    int: int.__repr__,
+    float: float.__repr__,
+    Decimal: Decimal.__str__,
+}
+
+
+def _piece(value: Any) -> list[str]:
+    cls = type(value)
+    if issubclass(cls, str):
+        return [str.__str__(value)]
+    if issubclass(cls, (bytes, bytearray, memoryview)):
+        return [memoryview(value).tobytes().decode("utf-8", "backslashreplace")]
     secret = secret_text(value)
     if secret is not None:
-        return secret
+        return [secret]
     if not is_one_piece(value):
         raise ValueError("its text may be an excerpt")
-    return str(value)
+    bases = [] if cls is bool else [base for base in _NUMBERS if issubclass(cls, base)]
+    return [str(value), *(_NUMBERS[base](value) for base in bases)]
