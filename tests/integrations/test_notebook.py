@@ -192,7 +192,21 @@ def test_interrupted_pool(notebook: Notebook, kernel: BlockingKernelClient) -> N
     assert notebook.run("print(refund(1))", "y")["stdout"].endswith("refunded 1\n")
 
 
-def test_timeout(notebook: Notebook, tmp_path: Path) -> None:
+def test_timeout(notebook: Notebook) -> None:
+    """A question that nobody answered in time is taken back: the next cell asks as ever."""
+    cell = """
+    from actionguard import CLIChannel
+    guard(refund.__wrapped__, audit=AuditLog(enabled=False), channel=CLIChannel(timeout=0.2))(4000)
+    """
+
+    seen = notebook.run(textwrap.dedent(cell), lambda: None)
+
+    assert seen["error"] == "ApprovalDenied"
+    assert "not approved: denied automatically after 0.2 s" in seen["stderr"]
+    assert notebook.run("print(refund(1))", "y")["stdout"] == "refunded 1\n"
+
+
+def test_task_that_gives_up(notebook: Notebook, tmp_path: Path) -> None:
     """A question whose task gave up is taken back: the next cell asks as ever."""
     asked = tmp_path / "asked"
     cell = f"""

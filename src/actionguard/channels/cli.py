@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TextIO
 
-from actionguard._values import cut, escape, show
+from actionguard._values import cut, show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
 from actionguard.channels._terminal import WITHDRAWN, Input, Look, Unanswered
@@ -100,9 +100,8 @@ class CLIChannel(ApprovalChannel):
         try:
             source = self._input_fn or _terminal.replaced_input() or _terminal.keyboard()
         except Unanswered as why:
-            stream, name = self._stream or sys.stderr, cut(escape(action.tool_name), _NAME_LIMIT)
-            if stream is not None:
-                _Screen(stream).end(f"actionguard: {name} was not approved: {why}")
+            name = cut(ascii(str.__str__(action.tool_name))[1:-1], _NAME_LIMIT)
+            _Screen(self._stream or sys.stderr).end(f"actionguard: {name} was not approved: {why}")
             raise
         hearing = _terminal.hearing_ctrl_c if turn.is_deaf else contextlib.nullcontext
         with self._stream_for(source) as stream, hearing(turn.look) as look:
@@ -151,8 +150,6 @@ class CLIChannel(ApprovalChannel):
         stream = sys.stderr if self._stream is None else self._stream
         if isinstance(source, int) and self._stream is None and not _terminal.is_terminal(stream):
             return _terminal.open_terminal(source)  # who sits at its keys does not see stderr
-        if stream is None:
-            raise Unanswered("there is no standard error to show the question")
         return contextlib.nullcontext(stream)
 
     def _decision(self, text: str) -> Decision:
@@ -168,7 +165,7 @@ class CLIChannel(ApprovalChannel):
 class _Screen:
     """A stream that a person looks at."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def banner(self, action: Action) -> Banner:
@@ -182,7 +179,7 @@ class _Screen:
         try:
             self._stream.write(text)
             getattr(self._stream, "flush", lambda: None)()
-        except (OSError, ValueError) as error:
+        except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
             raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
 
     def end(self, text: str) -> None:
@@ -210,9 +207,11 @@ class _Turn:
         self._in_main = threading.current_thread() is threading.main_thread()
         #: Whether Ctrl-C, as a signal, would leave it waiting: that interrupts the main thread, or
         #: has asyncio cancel a task of its loop, which a plain caller there keeps from running.
-        self.is_deaf = not self._in_main or _asyncio_takes_ctrl_c()
-        if self._caller:
-            self.is_deaf = not self._caller.in_main_thread
+        self.is_deaf = (
+            not self._caller.in_main_thread
+            if self._caller
+            else not self._in_main or _asyncio_takes_ctrl_c()
+        )
         #: Set when it has the turn, or need not wait for it any more.
         self.called = threading.Event()
         self.interrupted = False
