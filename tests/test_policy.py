@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 import decimal
 import enum
 import functools
 import pickle
 import re
+import threading
 import warnings
-from collections import OrderedDict, UserDict, UserList, deque
+from collections import OrderedDict, UserDict, UserList, UserString, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any
 
@@ -175,6 +178,8 @@ def test_any_object_with_needs_approval_is_a_policy() -> None:
         np.int8(101),
         np.uint64(2**64 - 1),
         np.array(101),
+        np.array(100.5),
+        np.array("4000"),
         "101",
         "4000",
         " 250.5 ",
@@ -218,6 +223,7 @@ def test_numbers_above_the_threshold_are_held(amount: object) -> None:
         np.longdouble(100),
         np.int8(100),
         np.array(100),
+        np.array(5.0),
         "100",
         "100.000",
         "1e2",
@@ -234,7 +240,7 @@ def test_numbers_up_to_the_threshold_are_released(amount: object) -> None:
     assert over(100)(amount) is False
 
 
-@pytest.mark.parametrize("amount", [True, False, np.bool_(True), np.bool_(False)])
+@pytest.mark.parametrize("amount", [True, False, np.bool_(True), np.array(True)])
 def test_a_bool_is_no_amount(amount: object) -> None:
     """True is not the number 1."""
     assert over(0)(amount) is False
@@ -272,7 +278,8 @@ class Unreadable:
         1 + 2j,
         np.complex64(5),
         np.array([5, 6]),
-        np.array(5.0),
+        np.array("lots"),
+        SecretStr("5"),
         Reading.NAME,
         Unreadable(),
         object(),
@@ -439,13 +446,38 @@ class Cut(list[Any]):
         return iter(())
 
 
-class Column:
-    """Such as pandas' Series."""
+class Hosts:
+    """Such as Django's QuerySet: its text is an excerpt, and its length asks a database."""
 
-    __module__ = "pandas.core.series"
+    def __len__(self) -> int:
+        raise AssertionError("asked")
 
-    def tolist(self) -> list[str]:
-        return ["a", "prod-1"]
+
+class Frame:
+    """Such as Spark's DataFrame: its text is a plan."""
+
+    columns = ("host",)
+
+
+class Tensor:
+    def __init__(self) -> None:
+        self.shape = (3,)
+
+
+class Host:
+    """Its text is all that a rule can look at."""
+
+    def __str__(self) -> str:
+        return "prod-1"
+
+
+@dataclass
+class Server:
+    env: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.env}-{self.name}"
 
 
 @pytest.mark.parametrize(
@@ -480,7 +512,8 @@ class Column:
         np.array(["a"] * 5_000 + ["prod-1"] + ["a"] * 5_000),
         np.array("prod-1"),
         np.str_("prod-1"),
-        Column(),
+        Host(),
+        [Server("prod", "1")],
         Stage.TEST,
         Env.LIVE,
         [Env.LIVE],
@@ -507,6 +540,10 @@ def test_pattern_finds_text_wherever_it_is(value: object) -> None:
         5,
         True,
         [],
+        range(3),
+        UserString("preprod-1"),
+        ip_network("10.0.0.0/8"),
+        threading.Lock(),
         np.array([1, 2]),
     ],
     ids=repr,
@@ -536,19 +573,19 @@ def test_pattern_searches_the_text_of_any_value(pattern: Any, value: object) -> 
     assert matches(pattern)(value) is True
 
 
-def test_generators_are_not_consumed() -> None:
-    """A policy looks at an iterator without taking anything from it."""
-    value = iter(["prod-1"])
-
-    assert matches("^prod-")(value) is False
-    assert list(value) == ["prod-1"]
-
-
-def test_unreadable_values_are_held() -> None:
-    """A value without a text cannot be judged, so a person looks at it."""
-    assert matches("^prod-")(Unreadable()) is True
-    assert matches("^prod-")(["a", Unreadable()]) is True
+@pytest.mark.parametrize("value", [Hosts(), Frame(), Tensor(), object.__new__(Unreadable)])
+def test_what_cannot_be_read_whole_is_held(value: Any) -> None:
+    """A value whose text is an excerpt, or that has none, needs a person, wherever it is."""
+    assert matches("^prod-")(value) is True
+    assert matches("^prod-")(["a", {"b": value}]) is True
     assert matches("^prod-")(10**5_000) is True
+
+
+@pytest.mark.parametrize("value", [iter(["a"]), map(str, ["a"]), (n for n in "a")], ids=repr)
+def test_iterators_are_held_and_not_consumed(value: Iterator[str]) -> None:
+    """What an iterator will give cannot be known without taking it."""
+    assert matches("^prod-")(value) is True
+    assert list(value) == ["a"]
 
 
 @pytest.mark.parametrize("end", ["prod-1", "test-1"])
@@ -562,6 +599,20 @@ def test_deep_and_circular_values_are_searched_through(end: str) -> None:
 
     assert matches("^prod-")(deep) is (end == "prod-1")
     assert matches("^prod-")(circle) is (end == "prod-1")
+
+
+def test_values_without_end_are_held() -> None:
+    """A field that is a new object each time leads on for ever, so nobody can say what it holds."""
+
+    @dataclass
+    class Node:
+        child: Any
+
+    class Endless(Node):
+        child = property(lambda self: object.__new__(Endless))  # type: ignore[assignment]
+
+    assert matches("^prod-")(object.__new__(Endless)) is True
+    assert matches("^prod-")(["test-1"] * 400_000 + list(map(str, range(400_000)))) is False
 
 
 def test_values_made_while_searching_are_all_searched() -> None:
@@ -766,6 +817,38 @@ def test_threshold_must_be_a_finite_number(threshold: Any, error: type[Exception
     """Text that spells a number is refused too: it is a setting that was never converted."""
     with pytest.raises(error, match=r"^amount_over's threshold must be a finite number.*, not "):
         over(threshold)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [
+        (True, TypeError),
+        ("60", TypeError),
+        (dt.timedelta(1), TypeError),
+        (0, ValueError),
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (10**400, ValueError),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_repeat_within_must_be_a_time(seconds: Any, error: type[Exception]) -> None:
+    """A time that is no finite number above 0 is refused, saying what would be one."""
+    with pytest.raises(error, match=r"^repeat_within must be a finite number of seconds above 0"):
+        ApprovalPolicy(repeat_within=seconds)
+
+
+@pytest.mark.parametrize("seconds", [600, 0.5, Fraction(1, 2), Decimal(5), np.float32(1)])
+def test_repeat_within_alone_releases(seconds: Any) -> None:
+    """Whether a call is a repeat is for the gate to find out; other rules are not touched."""
+    policy = ApprovalPolicy(repeat_within=seconds)
+
+    assert type(policy.repeat_within) is float
+    assert policy.repeat_within == seconds
+    assert policy.needs_approval({"a": 1}) is False
+    assert ApprovalPolicy(require_always=True, repeat_within=seconds).needs_approval({}) is True
+    assert ApprovalPolicy(repeat_within=1.5).__repr__() == "ApprovalPolicy(repeat_within=1.5)"
 
 
 def test_rules_given_by_position_are_checked_too() -> None:

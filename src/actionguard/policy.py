@@ -6,6 +6,8 @@ import functools
 import inspect
 import operator
 import re
+import sys
+from collections import UserString
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
@@ -13,10 +15,12 @@ from fractions import Fraction
 from typing import Any, Protocol, TypedDict
 
 from actionguard._signature import takes_one_argument
-from actionguard._values import copied, is_one_piece, parts, secret_text, show
+from actionguard._values import copied, parts, secret_text, show
 
-# Stands for what is absent, and is passed over like every bool.
-_NO_AMOUNT = False
+#: How many digits a threshold may have.
+_MAX_DIGITS = 10_000
+#: How many containers are searched in one value: getters that make new ones have no end.
+_MAX_CONTAINERS = 300_000
 
 
 class Policy(Protocol):
@@ -64,7 +68,8 @@ class ApprovalPolicy:
     _held = True
     _require_if: Callable[[dict[str, Any]], object] | None = None
     _require_always: bool | None = None
-    _amount: _Amount | None = None
+    _amount: AmountOver | None = None
+    _limit: float | Fraction = 0
     _repeat_within: float | None = None
     _patterns: tuple[tuple[str, re.Pattern[str]], ...] = ()
 
@@ -81,11 +86,15 @@ class ApprovalPolicy:
         if require_always is not None and not isinstance(require_always, bool):
             raise TypeError(f"require_always must be True, False or None, not {require_always!r}")
         self._require_always = require_always
-        self._amount = None if amount_over is None else _Amount(amount_over)
-        self._patterns = () if match_args is None else _compiled(match_args)
-        self._repeat_within = None if repeat_within is None else _checked_time(repeat_within)
-        judges = self._require_if or self._amount or self._patterns or self._repeat_within
-        self._held = require_always is True or (require_always is None and not judges)
+        if amount_over is not None:
+            self._amount, self._limit = _checked_amount(amount_over)
+        if match_args is not None:
+            self._patterns = _compiled(match_args)
+        if repeat_within is not None:
+            self._repeat_within = _checked_time(repeat_within)
+        rules = (require_if, amount_over, match_args or None, repeat_within)
+        without = all(rule is None for rule in rules)
+        self._held = require_always is True or (require_always is None and without)
 
     # Read-only, so that a rule changed on a policy in use fails instead of doing nothing.
 
@@ -102,9 +111,7 @@ class ApprovalPolicy:
     @property
     def amount_over(self) -> AmountOver | None:
         """A copy of the rule on a number."""
-        if self._amount is None:
-            return None
-        return {"arg": self._amount.arg, "threshold": self._amount.threshold}
+        return None if self._amount is None else self._amount.copy()
 
     @property
     def match_args(self) -> dict[str, re.Pattern[str]]:
@@ -119,8 +126,8 @@ class ApprovalPolicy:
     @property
     def names(self) -> frozenset[str]:
         """The arguments that `amount_over` and `match_args` look at."""
-        amount = () if self._amount is None else (self._amount.arg,)
-        return frozenset(amount).union(name for name, _ in self._patterns)
+        names = {name for name, _ in self._patterns}
+        return frozenset(names if self._amount is None else {*names, self._amount["arg"]})
 
     def needs_approval(self, args: dict[str, Any]) -> bool:
         """Whether a call with these arguments needs approval, whatever ran before.
@@ -130,9 +137,10 @@ class ApprovalPolicy:
         """
         if self._held:
             return True
-        amount = self._amount
-        if amount is not None and amount.exceeded(args.get(amount.arg, _NO_AMOUNT)):
-            return True
+        if self._amount is not None:
+            amount = args.get(self._amount["arg"], False)  # what is absent is ignored, as a bool is
+            if _exceeds(amount, self._limit):
+                return True
         for name, pattern in self._patterns:
             value = args.get(name)
             if value is not None and _finds(pattern, value):
@@ -197,81 +205,73 @@ def _truth(answer: object) -> bool:
     return bool(answer)
 
 
-# --- repeat_within ---------------------------------------------------------------------------
+# --- amount_over, repeat_within --------------------------------------------------------------
+
+
+def _checked_amount(rule: Any) -> tuple[AmountOver, float | Fraction]:
+    """The rule in a dict of its own, and its threshold as it compares exactly, and fastest."""
+    wish = "the keys 'arg' and 'threshold'"
+    if not isinstance(rule, Mapping):
+        raise TypeError(f"amount_over must be a dict with {wish}, not {rule!r}")
+    if set(rule) != {"arg", "threshold"}:
+        raise ValueError(f"amount_over must have exactly {wish}, not {dict(rule)!r}")
+    arg, threshold = rule["arg"], rule["threshold"]
+    if not isinstance(arg, str):
+        raise TypeError(f"amount_over's arg must be an argument's name, not {arg!r}")
+    exact = _finite(threshold, "amount_over's threshold must be a finite number")
+    limit = threshold if type(threshold) is float else exact
+    return {"arg": arg, "threshold": threshold}, limit
 
 
 def _checked_time(seconds: Any) -> float:
-    wish = "repeat_within must be a finite number of seconds above 0"
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{wish}, not {seconds!r}")
-    if not 0 < seconds < float("inf"):
+    wish = "repeat_within must be a finite number of seconds above 0, such as 600"
+    exact = _finite(seconds, wish)
+    if not 0 < exact <= sys.float_info.max:
         raise ValueError(f"{wish}, not {seconds!r}")
-    return float(seconds)
+    return float(exact)
 
 
-# --- amount_over -----------------------------------------------------------------------------
-
-#: A threshold beyond this many digits is refused: as a fraction it would fill the memory.
-_MOST_DIGITS = 10_000
-
-
-class _Amount:
-    """`amount_over`, checked, with its threshold in exact form."""
-
-    def __init__(self, rule: Mapping[str, Any]) -> None:
-        if not isinstance(rule, Mapping):
-            raise TypeError(
-                f"amount_over must be a dict with the keys 'arg' and 'threshold', not {rule!r}"
-            )
-        if set(rule) != {"arg", "threshold"}:
-            raise ValueError(
-                f"amount_over must have exactly the keys 'arg' and 'threshold', not {dict(rule)!r}"
-            )
-        self.arg: str = rule["arg"]
-        self.threshold = rule["threshold"]
-        if not isinstance(self.arg, str):
-            raise TypeError(f"amount_over's arg must be an argument's name, not {self.arg!r}")
-        self._exact = _exact_threshold(self.threshold)
-        # A plain number compares exactly with int and float as it is, and fastest.
-        self._limit = self.threshold if type(self.threshold) in (int, float) else self._exact
-
-    def exceeded(self, value: Any) -> bool:
-        """Whether the value is an amount above the threshold, or no number at all."""
-        # "Not at most" rather than "greater": a NaN is neither, and is held.
-        if type(value) is float or type(value) is int:  # most are: 0.1 us instead of 0.6
-            return not value <= self._limit
-        if is_bool(value):
-            return False
-        try:
-            return not _number(value) <= self._exact
-        except Exception:  # no number, and its methods are anybody's code: held
-            return True
-
-
-def _exact_threshold(threshold: object) -> int | Fraction:
-    wish = "amount_over's threshold must be a finite number"
+def _finite(value: Any, wish: str) -> int | Fraction:
     # "100" is refused, although an argument "100" is read: a setting that was never converted is
     # a mistake worth hearing of.
-    if isinstance(threshold, str) or is_bool(threshold):
-        raise TypeError(f"{wish}, not {threshold!r}")
+    if isinstance(value, str) or is_bool(value):
+        raise TypeError(f"{wish}, not {value!r}")
     try:
-        number = _number(threshold)
-    except (ValueError, OverflowError) as error:  # numpy's NaN and infinity
-        raise ValueError(f"{wish}, not {threshold!r}") from error
+        number = _number(value)
+        if isinstance(number, Decimal) and abs(number.adjusted()) > _MAX_DIGITS:
+            number = Decimal("inf")  # as a fraction, it would fill the memory
+        exact = Fraction(number)
+    except (ValueError, OverflowError) as error:  # NaN and infinity
+        raise ValueError(f"{wish}, not {value!r}") from error
     except Exception as error:
-        raise TypeError(f"{wish}, not {threshold!r}") from error
-    if isinstance(number, Decimal) and not number.is_finite():
-        raise ValueError(f"{wish}, not {threshold!r}")
-    if isinstance(number, Decimal) and abs(number.adjusted()) > _MOST_DIGITS:
-        raise ValueError(f"{wish} of at most {_MOST_DIGITS:,} digits, not {threshold!r}")
-    exact = Fraction(number)
+        raise TypeError(f"{wish}, not {value!r}") from error
     return exact.numerator if exact.denominator == 1 else exact
+
+
+def _exceeds(value: Any, limit: float | Fraction) -> bool:
+    """Whether the value is an amount above the limit, or no number at all."""
+    # "Not at most" rather than "greater": a NaN is neither, and is held.
+    if type(value) is float or type(value) is int:  # most are: 0.1 us instead of 0.6
+        return not value <= limit
+    try:
+        value = _unwrapped(value)
+        exact = Fraction(limit) if type(limit) is float else limit
+        return not (is_bool(value) or _number(value) <= exact)
+    except Exception:  # it is no number, and its methods can be any code
+        return True
 
 
 def is_bool(value: object) -> bool:
     """Whether the value is a bool, Python's own or numpy's."""
     cls = type(value)
     return cls is bool or (cls.__module__ == "numpy" and cls.__name__ in ("bool", "bool_"))
+
+
+def _unwrapped(value: Any) -> Any:
+    """What an Enum or an array without dimensions holds."""
+    if isinstance(value, Enum) and not isinstance(value, int):
+        return value.value
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _number(value: Any) -> int | Fraction | Decimal:
@@ -285,8 +285,6 @@ def _number(value: Any) -> int | Fraction | Decimal:
         return Decimal(value)
     if isinstance(value, float):
         return Decimal.from_float(value)  # noqa: FURB164 - Decimal(value) obeys a program's trap
-    if isinstance(value, Enum) and not isinstance(value, int):
-        return _number(value.value)
     if hasattr(value, "__index__"):
         return int.__pos__(operator.index(value))
     numerator, denominator = value.as_integer_ratio()
@@ -296,28 +294,23 @@ def _number(value: Any) -> int | Fraction | Decimal:
 # --- match_args ------------------------------------------------------------------------------
 
 
-def _compiled(
-    rules: Mapping[str, str | re.Pattern[str]],
-) -> tuple[tuple[str, re.Pattern[str]], ...]:
+def _compiled(rules: Any) -> tuple[tuple[str, re.Pattern[str]], ...]:
     if not isinstance(rules, Mapping):
         raise TypeError(
             f"match_args must be a dict from argument names to regular expressions, not {rules!r}"
         )
-    return tuple((name, _compiled_pattern(name, rule)) for name, rule in rules.items())
-
-
-def _compiled_pattern(name: object, rule: object) -> re.Pattern[str]:
-    if not isinstance(name, str):
-        raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
-    if isinstance(rule, re.Pattern) and isinstance(rule.pattern, str):
-        return rule
-    wish = f"match_args[{name!r}] must be a regular expression"
-    if not isinstance(rule, str):
-        raise TypeError(f"{wish}, as a str or compiled from one, not {rule!r}")
-    try:
-        return re.compile(rule)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise re.error(f"{wish}, not {rule!r}: {error}") from error
+    patterns = []
+    for name, rule in rules.items():
+        if not isinstance(name, str):
+            raise TypeError(f"match_args must have the names of arguments as keys, not {name!r}")
+        wish = f"match_args[{name!r}] must be a regular expression"
+        if not isinstance(rule.pattern if isinstance(rule, re.Pattern) else rule, str):
+            raise TypeError(f"{wish}, as a str or compiled from one, not {rule!r}")
+        try:
+            patterns.append((name, re.compile(rule)))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise re.error(f"{wish}, not {rule!r}: {error}") from error
+    return tuple(patterns)
 
 
 def _written(pattern: re.Pattern[str]) -> str | re.Pattern[str]:
@@ -329,7 +322,7 @@ def _finds(pattern: re.Pattern[str], value: object) -> bool:
     if type(value) is str:
         return pattern.search(value) is not None
     try:
-        return any(pattern.search(text) for text in _texts(value))
+        return any(map(pattern.search, _texts(value)))
     except Exception:  # a value's str() can be any code; what cannot be read needs approval
         return True
 
@@ -344,24 +337,25 @@ def _texts(value: object) -> Iterator[str]:
     seen: dict[int, object] = {}  # holds what it names, so that no id is ever used twice
     while todo:
         item = todo.pop()
-        if item is None or id(item) in seen:
-            continue
-        seen[id(item)] = item
-        if len(seen) > _MOST_PARTS:
-            raise ValueError("there is no end of it")
         inside = parts(item)
         if inside is None:
-            yield from _piece(item)
+            if item is not None:
+                yield from _piece(item)
             continue
+        if id(item) in seen:
+            continue
+        seen[id(item)] = item
+        if len(seen) > _MAX_CONTAINERS:
+            raise ValueError("there is no end of it")
         if item is value:
             yield show(item)
+        if type(item).__str__ is not object.__str__:
+            yield str(item)
         todo += inside
         if isinstance(inside, dict):
             todo += inside.values()
 
 
-#: Getters that make a new object each time can go on for ever.
-_MOST_PARTS = 300_000
 #: How numbers are read past what a subclass makes of itself.
 _NUMBERS: dict[type, Callable[[Any], str]] = {
     int: int.__repr__,
@@ -379,7 +373,18 @@ def _piece(value: Any) -> list[str]:
     secret = secret_text(value)
     if secret is not None:
         return [secret]
-    if not is_one_piece(value):
+    if _may_be_excerpt(value):
         raise ValueError("its text may be an excerpt")
     bases = [] if cls is bool else [base for base in _NUMBERS if issubclass(cls, base)]
     return [str(value), *(_NUMBERS[base](value) for base in bases)]
+
+
+def _may_be_excerpt(value: object) -> bool:
+    """Whether the text of a value that is one piece may leave out some of what it stands for."""
+    cls = type(value)
+    if issubclass(cls, (UserString, range)) or cls.__module__ == "ipaddress":
+        return False
+    if any(getattr(cls, name, None) is not None for name in ("__len__", "__iter__", "__aiter__")):
+        return True
+    # Of a table that is elsewhere (a LazyFrame, a Spark DataFrame) the text is only a plan.
+    return hasattr(cls, "columns") or getattr(value, "shape", ()) != ()
