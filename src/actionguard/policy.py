@@ -387,4 +387,5 @@ def _may_be_excerpt(value: object) -> bool:
     if any(getattr(cls, name, None) is not None for name in ("__len__", "__iter__", "__aiter__")):
         return True
     # Of a table that is elsewhere (a LazyFrame, a Spark DataFrame) the text is only a plan.
-    return hasattr(cls, "columns") or getattr(value, "shape", ()) != ()
+    elsewhere = hasattr(cls, "columns") or hasattr(cls, "schema")
+    return elsewhere or getattr(value, "shape", ()) != ()
