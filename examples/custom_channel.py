@@ -51,7 +51,7 @@ class WebChannel(ApprovalChannel):
                 self.end_headers()
                 self.wfile.write(page.encode())
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 pass  # it would print the address
 
         server = ThreadingHTTPServer(("127.0.0.1", port), Page)
