@@ -64,9 +64,9 @@ def guard_tools(
     )
     _check_mapping(by_name, [tool.name for tool in all_tools])
     own = {name: replace(options, policy=policy) for name, policy in by_name.items()}
-    for policy in by_name.values():
+    for one in by_name.values():
         assert options.fallback.audit is not None
-        check_memory("guard_tools", policy, options.fallback.audit)
+        check_memory("guard_tools", one, options.fallback.audit)
     guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
     check_names(options, guarded, "any of the tools")
     for tool in guarded:
