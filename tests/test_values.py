@@ -1,19 +1,24 @@
-"""Any value is one line of strict JSON in ASCII, and says what it was."""
+"""Any value as text for people, as strict JSON, and as a copy."""
 
 from __future__ import annotations
 
-import collections
+import ast
 import dataclasses
 import datetime as dt
-import decimal
 import enum
-import fractions
 import json
 import math
-import pathlib
+import sys
+import unicodedata
 import uuid
 import warnings
-from typing import Any
+from array import array
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydantic
@@ -22,7 +27,7 @@ from conftest import OddMeta, kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actionguard._values import json_text
+from actionguard._values import copied, cut, escape, json_text, label, show, stand_in
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -30,7 +35,7 @@ with warnings.catch_warnings():
 
 
 def read(value: object) -> Any:
-    """What a strict parser makes of the value's text."""
+    """What a strict parser makes of the value's JSON."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no strict JSON")
@@ -41,54 +46,79 @@ def read(value: object) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
+def fails(*_: object) -> Any:
+    raise RuntimeError("s3cret")
+
+
 class Colour(enum.Enum):
-    RED = "red"
+    RED = "#f00"
 
 
 class Size(enum.IntEnum):
     BIG = 3
 
 
+class Pair(tuple[int, int], enum.Enum):
+    __slots__ = ()
+    ONE = (1, 2)
+
+
+class Point(NamedTuple):
+    x: Any
+    y: int = 0
+
+
 @dataclasses.dataclass
-class Point:
-    x: int
-    y: object = dataclasses.field(repr=False, default=None)
+class Order:
+    items: Any
+    note: str = dataclasses.field(repr=False, default="n")
+
+    def __repr__(self) -> str:
+        return "Order()"
 
 
-class Model(pydantic.BaseModel):
-    name: str
-    inner: Any = None
+@dataclasses.dataclass(slots=True, frozen=True)
+class Slotted:
+    items: Any
 
 
-class OldModel(v1.BaseModel):
-    name: str
+class Attrs:
+    """What attrs makes of a class, as far as we read it."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="items"),)
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+
+class Model(pydantic.BaseModel, extra="allow"):
+    items: Any
+    token: pydantic.SecretStr = pydantic.SecretStr("hunter2")
+
+
+class Empty(pydantic.BaseModel, extra="allow"):
+    pass
+
+
+class ModelV1(v1.BaseModel):
+    items: Any
 
 
 class Hostile:
     """Raises wherever it is touched."""
 
-    def _raise(self, *_: object) -> Any:
-        raise RuntimeError("hands off")
-
-    __repr__ = __str__ = __iter__ = __len__ = __bool__ = __eq__ = __getattr__ = _raise
+    __repr__ = __str__ = __iter__ = __len__ = __bool__ = __eq__ = __getattr__ = fails
+    __copy__ = __deepcopy__ = __reduce_ex__ = keys = items = __getitem__ = fails
     __hash__ = object.__hash__
-    keys = items = __getitem__ = __format__ = _raise
-    __class__ = property(_raise)
+    __class__ = property(fails)
 
 
-class HostileDict(dict):  # type: ignore[type-arg]
-    items = keys = __iter__ = __len__ = __repr__ = Hostile._raise
+class HostileDict(dict[str, Any]):
+    items = keys = __iter__ = __len__ = __repr__ = __setitem__ = update = fails
 
 
-class HostileList(list):  # type: ignore[type-arg]
-    __iter__ = __len__ = __repr__ = __getitem__ = Hostile._raise
-
-
-@dataclasses.dataclass
-class Both(dict):  # type: ignore[type-arg]
-    """A dict with a field, which its items are not."""
-
-    x: int = 0
+class HostileList(list[Any]):
+    __iter__ = __len__ = __repr__ = __getitem__ = append = extend = fails
 
 
 class LiarStr(str):
@@ -97,32 +127,28 @@ class LiarStr(str):
     def __repr__(self) -> str:
         return "liar"
 
-    __str__ = isascii = encode = __repr__
+    __str__ = __format__ = isascii = encode = __repr__  # type: ignore[assignment]
 
 
 class LiarInt(int):
-    def __repr__(self) -> str:
-        return "NaN"
-
-    __str__ = __repr__
-    __lt__ = __gt__ = __int__ = __index__ = Hostile._raise
+    __repr__ = __str__ = lambda self: "NaN"
+    __lt__ = __gt__ = __int__ = __index__ = fails
 
 
-class Lazy:
-    """Stands for another object, as the proxies of web frameworks do."""
+class LiarDecimal(Decimal):
+    __repr__ = __str__ = lambda self: "1"
 
-    def __init__(self, target: object) -> None:
-        self.__dict__["target"] = target
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return type(self.target)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["target"], name)
+class Pretends:
+    __class__ = dict  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self.__dict__["target"])
+        return "\x1b[2J\nTool: harmless\u202e"
+
+
+class Nonsense:
+    def __repr__(self) -> str:
+        return 1  # type: ignore[return-value]
 
 
 class Endless:
@@ -131,189 +157,240 @@ class Endless:
 
 
 class Nameless(metaclass=OddMeta):
-    __repr__ = Hostile._raise
+    __repr__ = fails
 
 
-def filled(table: Any, **items: Any) -> Any:
-    table.update(items)
-    return table
+class NoHash(type):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unhashable(metaclass=NoHash):
+    pass
+
+
+class Broken:
+    __dataclass_fields__ = None
+
+
+class Asks:
+    """A client with a method that is named like that of a secret."""
+
+    def get_secret_value(self, name: str) -> str:
+        return fails(name)
+
+    def __repr__(self) -> str:
+        return "Asks()"
+
+
+RAISED = "its repr raised RuntimeError>"
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "text", "in_json"),
     [
-        ({"a": [1, 2.5, "x", None, True]}, {"a": [1, 2.5, "x", None, True]}),
-        ("grüße 🎉 \x00\x7f\u202e", "grüße 🎉 \x00\x7f\u202e"),
-        (10**400, 10**400),
-        (-(10**5000), hex(-(10**5000))),
-        (math.nan, "nan"),
-        (-math.inf, "-inf"),
-        ("a\ud800b", "a\\ud800b"),
-        (b"caf\xc3\xa9\xff", "café\\xff"),
-        (bytearray(b"x"), "x"),
-        ({1, 2}, [1, 2]),
-        (collections.deque([1]), [1]),
-        (collections.OrderedDict(a=1), {"a": 1}),
-        ((1, (2,)), [1, [2]]),
-        ({1: "a", "1": "b", (1, 2): "c", b"k": "d", None: "e"}, None),
-        (Colour.RED, "red"),
-        (Size.BIG, 3),
-        (Point(1, {"z": 2}), {"x": 1, "y": {"z": 2}}),
-        (Model(name="n", inner=Point(1)), {"name": "n", "inner": {"x": 1, "y": None}}),
-        (OldModel(name="n"), {"name": "n"}),
-        (pydantic.SecretStr("hidden"), "<secret: 6 characters>"),
-        (decimal.Decimal("1.10"), "1.10"),
-        (fractions.Fraction(1, 3), "1/3"),
-        (dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc), "2026-01-02T00:00:00+00:00"),
-        (dt.date(2026, 1, 2), "2026-01-02"),
-        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (pathlib.PurePosixPath("/a/b"), "/a/b"),
-        (np.float64("nan"), "nan"),
-        (np.int64(7), 7),
-        (np.bool_(True), True),
-        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
-        (LiarStr("truth"), "truth"),
-        (LiarInt(7), 7),
-        (HostileDict(a=1), {"a": 1}),
-        (HostileList([1]), [1]),
-        (filled(Both(), a=1), {"a": 1}),
-        (Lazy({"a": 1}), "{'a': 1}"),
-        (Hostile(), "<Hostile: its repr raised RuntimeError>"),
-        (Nameless(), "<Nameless: its repr raised RuntimeError>"),
+        ({"a": [1, 2.5, "x", None, True]}, "{'a': [1, 2.5, 'x', None, True]}", None),
+        ("grüße 🎉\x00\u202e", r"'grüße 🎉\x00\u202e'", "grüße 🎉\x00\u202e"),
+        ("a\ud800b", r"'a\ud800b'", r"a\ud800b"),
+        ({"\ud800": 1}, r"{'\ud800': 1}", {r"\ud800": 1}),
+        (10**639, f"1{'0' * 639}", 10**639),
+        (-(10**5000), hex(-(10**5000)), hex(-(10**5000))),
+        (math.nan, "nan", "nan"),
+        ([-math.inf], "[-inf]", ["-inf"]),
+        (b"caf\xc3\xa9\xff", r"b'caf\xc3\xa9\xff'", r"café\xff"),
+        (bytearray(b"a\x00"), r"bytearray(b'a\x00')", "a\x00"),
+        (memoryview(b"a"), "memoryview(b'a')", "a"),
+        ((1, (2,)), "(1, (2,))", [1, [2]]),
+        (({1}, set(), frozenset()), "({1}, set(), frozenset())", [[1], [], []]),
+        (deque([1]), "deque([1])", [1]),
+        (array("i", [1]), "array([1])", [1]),
+        (OrderedDict(a=1), "OrderedDict({'a': 1})", {"a": 1}),
+        (defaultdict(int, a=1), "defaultdict({'a': 1})", {"a": 1}),
+        (UserDict(a=1), "UserDict({'a': 1})", {"a": 1}),
+        (UserList([1]), "UserList([1])", [1]),
+        (ChainMap({"a": 1}, {"a": 2}), "ChainMap([{'a': 1}, {'a': 2}])", [{"a": 1}, {"a": 2}]),
+        (MappingProxyType({"a": 1}), "mappingproxy({'a': 1})", {"a": 1}),
+        ({"a": 1}.items(), "dict_items([('a', 1)])", [["a", 1]]),
+        ({1: "a", "1": "b", None: "c"}, "{1: 'a', '1': 'b', None: 'c'}", {"1": "a", "1 (2)": "b"}),
+        ({(1, b"k"): 1}, r"{(1, b'k'): 1}", {r"(1, b'k')": 1}),
+        (Colour.RED, "<Colour.RED: '#f00'>", "#f00"),
+        (Size.BIG, "<Size.BIG: 3>", 3),
+        (Pair.ONE, "<Pair.ONE: (1, 2)>", [1, 2]),
+        (Order([1]), "Order(items=[1], note='n')", {"items": [1], "note": "n"}),
+        (Slotted(1), "Slotted(items=1)", {"items": 1}),
+        (Attrs(1), "Attrs(items=1)", {"items": 1}),
+        (ModelV1(items=1), "ModelV1(items=1)", {"items": 1}),
+        (Empty(**{"b=1, c": 2}), "Empty('b=1, c'=2)", {"b=1, c": 2}),
+        (
+            Model(items=1),
+            "Model(items=1, token=<secret: 7 characters>)",
+            {"items": 1, "token": "<secret: 7 characters>"},
+        ),
+        (Asks(), "Asks()", "Asks()"),
+        (Decimal("1.10"), "Decimal('1.10')", "1.10"),
+        (Fraction(1, 3), "Fraction(1, 3)", "1/3"),
+        (dt.date(2026, 1, 2), "datetime.date(2026, 1, 2)", "2026-01-02"),
+        (dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc), None, "2026-01-02T00:00:00+00:00"),
+        (uuid.UUID(int=1), None, "00000000-0000-0000-0000-000000000001"),
+        (PurePosixPath("/a"), "PurePosixPath('/a')", "/a"),
+        (np.float64(1.5), "float64(1.5)", 1.5),
+        (np.float32("nan"), None, "nan"),
+        (np.int64(7), None, 7),
+        (np.bool_(True), None, True),
+        (np.datetime64("2026-01-02"), None, "2026-01-02"),
+        (np.array([[1, 2]]), "ndarray([[1, 2]])", [[1, 2]]),
+        (LiarStr("rm -rf"), "LiarStr('rm -rf')", "rm -rf"),
+        (LiarInt(7), "LiarInt(7)", 7),
+        (LiarDecimal(7), "LiarDecimal(Decimal('7'))", "7"),
+        (HostileDict(a=1), "HostileDict({'a': 1})", {"a": 1}),
+        (HostileList([1]), "HostileList([1])", [1]),
+        (Pretends(), r"\x1b[2J\nTool: harmless\u202e", None),
+        ([1, Hostile()], f"[1, <Hostile: {RAISED}]", [1, f"<Hostile: {RAISED}"]),
+        (Nameless(), f"<Nameless: {RAISED}", f"<Nameless: {RAISED}"),
+        (Nonsense(), "<Nonsense: its repr raised TypeError>", None),
+        (Endless(), "<Endless: its repr raised RecursionError>", None),
+        (Broken(), "<Broken: unreadable, AttributeError>", None),
+        (
+            {"a": 1, "b": Unhashable()},
+            "{'a': 1, 'b': <Unhashable: unreadable, TypeError>}",
+            {"a": 1, "b": "<Unhashable: unreadable, TypeError>"},
+        ),
     ],
-    ids=lambda value: None if value is None else json_text(value)[:30],
+    ids=lambda value: show(value)[:30],
 )
-def test_says_what_the_value_is(value: object, expected: object) -> None:
-    """JSON values stay as they are, others become their usual text or a readable stand-in."""
+def test_what_a_value_becomes(value: object, text: str | None, in_json: Any) -> None:
+    """Everyday values read as one expects; no class can tell something else than there is."""
     said = read(value)
+    shown = show(value)
 
-    if expected is not None:
-        assert said == expected
-        assert type(said) is type(expected)
+    assert shown.isprintable()
+    assert text is None or shown == text
+    if in_json is not None:
+        assert (said.items() >= in_json.items()) if type(in_json) is dict else said == in_json
+        assert type(said) is type(in_json)
 
 
-def test_keys_that_look_alike_both_stay() -> None:
-    """Two keys of a dict never become one."""
-    assert read({1: "a", "1": "b", 1.5: "c", None: "d"}) == {
-        "1": "a",
-        "1 (2)": "b",
-        "1.5": "c",
-        "None": "d",
+def test_secrets_never_leak() -> None:
+    """What is secret by its type has the same stand-in wherever it stands."""
+    secret = pydantic.SecretStr("hunter2")
+    inside = {
+        "a": [Model(items=(secret,))],
+        "b": {secret: {secret}},
+        "c": pydantic.SecretBytes(b""),
     }
+    copy = copied(inside, secrets=True)
+
+    assert stand_in(secret) == stand_in("hunter2") == stand_in(1234567) == "<secret: 7 characters>"
+    assert stand_in(Hostile()) == f"<secret: {len(show(Hostile()))} characters>"
+    assert copy["b"] == {stand_in(secret): {stand_in(secret)}}
+    assert copy["a"][0].items == (stand_in(secret),)
+    assert copy["c"] == "<secret: 0 characters>"
+    assert copied(inside)["a"][0].token is inside["a"][0].token  # type: ignore[index]
+    for text in (show(inside), json_text(inside), repr(copy)):
+        assert "hunter2" not in text
 
 
-def test_cycles() -> None:
-    """What contains itself is cut there; what merely stands twice is written twice."""
-    shared = {"a": 1}
-    loop: list[Any] = [shared, shared]
+def test_cycles_depth_and_webs_end() -> None:
+    """What contains itself, goes on for ever or has endless paths is cut, with a word on it."""
+    twice = {"a": 1}
+    loop: list[Any] = [twice, twice]
     loop.append(loop)
-
-    assert read(loop) == [{"a": 1}, {"a": 1}, "<list: contains itself>"]
-
-
-def test_depth_10_000() -> None:
-    """However deep a value is, any parser can read its text."""
     deep: Any = "core"
     for n in range(10_000):
         deep = [deep] if n % 2 else {"k": deep}
+    web: list[Any] = []
+    for _ in range(60):
+        web = [web, web]
 
-    assert "levels deep" in json_text(deep)
-    assert read(deep)
+    class Chain(pydantic.BaseModel):
+        next: Any = None
 
+        def __getattribute__(self, name: str) -> Any:
+            return Chain() if name == "next" else super().__getattribute__(name)
 
-def test_a_web_of_objects_ends() -> None:
-    """Objects that all know each other, which have more paths than atoms, do not hold up a call."""
-
-    @dataclasses.dataclass
-    class Person:
-        name: str
-        friends: list[Person]
-
-    people = [Person(f"p{n}", []) for n in range(20)]
-    for person in people:
-        person.friends = people.copy()
-
-    text = json_text(people)
-
-    assert json.loads(text)[0]["name"] == "p0" and all(f'"p{n}"' in text for n in range(20))
-    assert len(text) < 10**8 and "repeated too often" in text
+    assert show(loop) == "[{'a': 1}, {'a': 1}, <list: contains itself>]"
+    assert read(loop) == [{"a": 1}, {"a": 1}, "<list: contains itself>"]
+    for value, why in (
+        (deep, "64 levels deep"),
+        (Chain(), "64 levels deep"),
+        (web, "repeated too often"),
+    ):
+        assert why in show(value)
+        assert why in json_text(value)
+        assert read(value)
+    copy = copied({"a": loop, "b": twice, "deep": deep})
+    assert copy["a"][2] is copy["a"] is not loop
+    assert copy["a"][0] is copy["b"] is not twice
 
 
 def test_near_the_recursion_limit() -> None:
     """Where the stack has hardly any room left, there is a stand-in and no exception."""
-
-    def sink(value: object) -> str:
-        try:
-            return sink(value)
-        except RecursionError:
-            return json_text(value)
-
-    deep: Any = 1
+    nested: Any = 1
     for _ in range(60):
-        deep = [deep]
+        nested = [nested]
 
-    assert json.loads(sink(deep))
-    assert read(Endless()) == "<Endless: its repr raised RecursionError>"
+    def sink(levels: int) -> tuple[str, str]:
+        return sink(levels - 1) if levels else (json_text(nested), show(nested))
+
+    text, shown = sink(sys.getrecursionlimit() - 200)
+    assert json.loads(text)
+    assert shown
 
 
-def test_changed_while_it_is_rendered() -> None:
-    """Another thread that changes the value meanwhile does no harm."""
-    shared: dict[str, Any] = {"list": [], "dict": {}, "set": set()}
+def test_changed_meanwhile() -> None:
+    """Another thread that changes the value while it is read or copied does no harm."""
+    shared: dict[str, Any] = {"list": [], "dict": {}, "set": set(), "user": UserDict()}
 
     def change(n: int) -> None:
-        shared[f"k{n % 7}"] = n
-        shared.pop(f"k{(n + 3) % 7}", None)
-        shared["dict"][n % 5] = shared["list"][:]
-        shared["dict"].pop((n + 1) % 5, None)
+        for part in (shared, shared["dict"], shared["user"], vars(shared["user"])):
+            part[f"k{n % 7}"] = n
+            part.pop(f"k{(n + 3) % 7}", None)
         shared["set"].symmetric_difference_update({n % 11})
         shared["list"][n % 3 :] = [n] * (n % 4)
 
     with kept_busy(change):
-        for _ in range(300):
-            assert "unreadable" not in json_text(read(shared))
+        for _ in range(200):
+            assert "unreadable" not in json_text(read(shared)) + show(shared)
+            copy = copied(shared)
+            assert not any(copy[name] is shared[name] for name in ("list", "dict", "set", "user"))
 
 
-def test_a_megabyte() -> None:
-    """Long strings are kept whole."""
-    text = "x\n\u00fc" * 350_000
+def test_labels_and_cuts() -> None:
+    """A name that could be read as more than one is quoted; a cut says how much is missing."""
+    assert (label("amount"), label("a=1, b"), label("é")) == ("amount", "'a=1, b'", "'é'")
+    assert cut("short", 5) == "short"
+    assert cut("x" * 2000, 5) == "xxxxx... (1,995 more characters)"
 
-    assert read({"text": text}) == {"text": text}
+
+@given(st.text(st.characters()) | st.text(st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Lo"])))
+def test_escape(text: str) -> None:
+    """What is left of any text can be printed and takes one line; a string reads back."""
+    safe = escape(text + "\u3164\ufe0f\u2800")
+
+    assert len(safe.splitlines()) <= 1
+    assert all(char == " " or unicodedata.category(char)[0] not in "CZ" for char in safe)
+    assert safe.endswith(r"\u3164\ufe0f\u2800")
+    assert ast.literal_eval(show(text)) == text
 
 
 odd_scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(min_value=10**630, max_value=10**5000),
-    st.floats(),
-    st.text(st.characters()),
-    st.text(st.characters(categories=["Cs", "Cc", "Cf", "Lu"])),
-    st.binary(),
-    st.decimals(),
-    st.fractions(),
-    st.datetimes(),
-    st.timedeltas(),
-    st.uuids(),
-    st.complex_numbers(),
+    st.none() | st.booleans() | st.integers() | st.integers(10**630, 10**5000),
+    st.floats() | st.decimals() | st.fractions() | st.complex_numbers(),
+    st.text(st.characters()) | st.text(st.characters(categories=["Cs", "Cc", "Cf", "Lu"])),
+    st.binary() | st.datetimes() | st.timedeltas() | st.uuids(),
     st.sampled_from([Colour.RED, Size.BIG, Ellipsis, int, len, LiarStr("s"), LiarInt(1)]),
     st.floats(width=32).map(np.float32),
-    st.builds(Hostile),
-    st.builds(Lazy, st.integers()),
+    st.builds(Hostile) | st.builds(Unhashable) | st.builds(Nonsense),
 )
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     keys = st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.binary())
     keys = keys | st.tuples(keys, keys) | st.sampled_from([Colour.RED, LiarStr("k")])
+    lists = st.lists(inner)
     return st.one_of(
-        st.lists(inner),
-        st.lists(inner).map(tuple),
-        st.dictionaries(keys, inner),
-        st.dictionaries(keys, inner).map(HostileDict),
-        st.lists(inner).map(HostileList),
-        st.lists(inner).map(collections.deque),
-        st.builds(Point, st.integers(), inner),
-        st.builds(Model, name=st.text(st.characters(exclude_categories=["Cs"])), inner=inner),
+        *(lists.map(cls) for cls in (list, tuple, HostileList, deque, UserList, Slotted, Attrs)),
+        *(st.dictionaries(keys, inner).map(cls) for cls in (dict, HostileDict, OrderedDict)),
+        st.builds(Model, items=inner),
         st.lists(st.integers() | st.floats()).map(lambda items: np.array(items, dtype=object)),
     )
 
@@ -324,22 +401,171 @@ odd_values = st.recursive(odd_scalars, containers, max_leaves=15)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
 @given(odd_values)
 def test_any_value(value: object) -> None:
-    """Whatever the value is, there is one line of strict JSON, and no exception."""
+    """Whatever the value is, there is one line, strict JSON and an equal copy; no exception."""
     read(value)
+    assert show(value).isprintable()
+    assert json_text(copied({"a": value})) == json_text({"a": value})
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    # U+D800 and its like are no characters: JSON has no way to say them
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
-    max_leaves=15,
-)
+clean_text = st.text(st.characters(exclude_categories=["Cs"]))  # JSON has no way to say the others
 
 
 @settings(deadline=None, max_examples=40)
-@given(json_values)
-def test_json_is_kept_verbatim(value: object) -> None:
-    """What JSON can say, the log says exactly so: as `json.dumps` does."""
-    assert json_text(value) == json.dumps(value)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | clean_text,
+        lambda inner: st.lists(inner) | st.dictionaries(clean_text, inner),
+        max_leaves=15,
+    ).filter(lambda value: "Infinity" not in json.dumps(value))
+)
+def test_plain_values_are_kept_verbatim(value: Any) -> None:
+    """What JSON can say is said exactly so; what Python writes can be read back."""
+    assert json_text(value) == json_text({"a": value})[6:-1] == json.dumps(value)
+    assert ast.literal_eval(show(value)) == value
+
+
+# --- copies ----------------------------------------------------------------------------------
+
+
+class Cart(list[Any]):
+    """A list with a constructor of its own and attributes, and that keeps book."""
+
+    def __init__(self, owner: str, *items: Any) -> None:
+        super().__init__(items)
+        self.owner = owner
+        self.added: list[Any] = []
+
+
+class Tagged(tuple[Any, ...]):  # noqa: SLOT001 - it has more than its items
+    tags: list[Any]
+
+
+@pytest.mark.parametrize(
+    ("make", "find"),
+    [
+        (lambda inner: [inner], lambda v: v[0]),
+        (lambda inner: {"a": inner}, lambda v: v["a"]),
+        (lambda inner: (1, (inner,)), lambda v: v[1][0]),
+        (Point, lambda v: v.x),
+        (lambda inner: deque([inner], 3), lambda v: v[0] if v.maxlen == 3 else None),
+        (lambda inner: OrderedDict(b=1, a=inner), lambda v: v[list(v)[1]]),
+        (lambda inner: defaultdict(list, a=inner), lambda v: v["a"] if v["new"] == [] else None),
+        (lambda inner: Cart("ann", inner), lambda v: v[0] if v.owner == "ann" else None),
+        (lambda inner: HostileList([inner]), lambda v: list.__getitem__(v, 0)),
+        (lambda inner: UserDict(a=inner), lambda v: v["a"]),
+        (lambda inner: UserList([inner]), lambda v: v[0]),
+        (lambda inner: ChainMap({"a": inner}), lambda v: v["a"]),
+        *((make, lambda v: v.items) for make in (Attrs, Order, Slotted)),
+        (lambda inner: Model(items=inner), lambda v: v.items),
+        (lambda inner: Model(items=0, more=inner), lambda v: v.more),
+        (lambda inner: ModelV1.construct(items=inner), lambda v: v.items),
+        (lambda inner: bytearray(b"\x01"), lambda v: v),
+        (lambda inner: array("i", inner), lambda v: v),
+        (lambda inner: np.array(inner), lambda v: v),
+        (lambda inner: Counter({1: 1}), lambda v: v),
+    ],
+)
+def test_copies_are_equal_and_apart(make: Any, find: Any) -> None:
+    """A copy is of the same type and reads the same, and what is inside is its own."""
+    inner = [1]
+    value = make(inner)
+    copy = copied({"a": value})["a"]
+
+    assert type(copy) is type(value)
+    assert show(copy) == show(value)
+    assert list(find(copy)) == [1]
+    assert find(copy) is not find(value)
+
+
+def test_a_class_has_no_say_in_its_copies() -> None:
+    """No constructor, copy code or destructor runs, and what is beside the items is not shared."""
+
+    class Private(pydantic.BaseModel):
+        amount: int = 1
+        _note: str = "mine"
+
+    @dataclasses.dataclass
+    class Lying:
+        amount: int
+
+        def __post_init__(self) -> None:
+            self.seen: list[Any] = []
+
+        __copy__ = __deepcopy__ = __reduce_ex__ = __getstate__ = __setattr__ = fails
+
+    lying = object.__new__(Lying)
+    vars(lying).update(amount=1, seen=[], lock=(lock := object()))
+    tagged = Tagged(([],))
+    tagged.tags = []
+    model, cart = Private(), Cart("ann", 1)
+    copy = copied({"model": model, "lying": lying, "cart": cart, "tagged": tagged})
+    copy["model"]._note, copy["model"].amount = "theirs", 2
+    copy["lying"].seen.append(1)
+    copy["cart"].added.append(2)
+    copy["tagged"].tags.append(3)
+
+    assert (model._note, model.amount, model.model_fields_set) == ("mine", 1, set())
+    assert (lying.seen, cart.added, tagged.tags) == ([], [], [])
+    assert copy["lying"].lock is lock
+
+
+@dataclasses.dataclass
+class Closes:
+    items: list[Any]
+
+    def __del__(self) -> None:
+        self.items.clear()
+
+
+@dataclasses.dataclass
+class Failure(Exception):
+    items: list[Any]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Point(1),
+        (1, (2,)),
+        Pair.ONE,
+        {}.keys(),
+        pytest.param(Hostile()),
+        Closes([1]),
+        Failure([1]),
+        iter([1]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_copied(value: Any) -> None:
+    """What cannot change, what would close what it shares, and opaque things are handed on."""
+    before = show(value)
+
+    assert copied({"a": [value]})["a"][0] is value
+    assert show(value) == before
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+
+MAKES: dict[str, Any] = {
+    "pandas table": lambda p, items: p.DataFrame({"a": items}),
+    "pandas same names": lambda p, items: p.DataFrame([[i, ""] for i in items], columns=[*"aa"]),
+    "pandas index": lambda p, items: p.Series(range(len(items)), index=items),
+    "pandas subclass": lambda p, items: type("Mine", (p.Series,), {"tolist": fails})(items),
+    "polars table": lambda p, items: p.DataFrame({"a": items}),
+    "polars column": lambda p, items: p.Series(items),
+    "pyarrow same names": lambda p, items: p.Table.from_arrays([p.array(items)] * 2, [*"aa"]),
+    "pyarrow column": lambda p, items: p.chunked_array([items]),
+    "numpy subclass": lambda p, items: p.array(items).view(type("Mine", (p.ndarray,), {})),
+}
+
+
+@pytest.mark.parametrize("kind", MAKES)
+def test_tables_are_read_whole(kind: str) -> None:
+    """What stands in the middle of a long table, column or array is shown and logged."""
+    module = pytest.importorskip(kind.split(maxsplit=1)[0], reason="it is no dependency")
+    items = [f"row-{n}" for n in range(300)]
+    value = MAKES[kind](module, items)
+
+    assert all(item in show(value) and item in json_text(value) for item in items)
+    assert show(copied({"a": value})["a"]) == show(value)
