@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import json
 import math
 import sys
@@ -14,9 +15,11 @@ import uuid
 import warnings
 from array import array
 from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from collections.abc import Callable
+from contextlib import nullcontext
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -27,6 +30,7 @@ from conftest import OddMeta, kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actionguard import Action, ApprovalChannel, ApprovalDenied, Decision, guard
 from actionguard._values import copied, cut, escape, json_text, label, show, stand_in
 
 with warnings.catch_warnings():
@@ -569,3 +573,100 @@ def test_tables_are_read_whole(kind: str) -> None:
 
     assert all(item in show(value) and item in json_text(value) for item in items)
     assert show(copied({"a": value})["a"]) == show(value)
+
+
+# --- what was approved is what runs ----------------------------------------------------------
+
+
+class Meanwhile(ApprovalChannel):
+    """Approves, after somebody did something."""
+
+    name = "meanwhile"
+
+    def __init__(self, happens: Callable[[Action], object]) -> None:
+        self.happens = happens
+
+    def request_approval(self, action: Action) -> Decision:
+        self.happens(action)
+        return Decision(True)
+
+
+class Cached(pydantic.BaseModel):
+    cents: list[int]
+    _private: int = 1
+
+    @functools.cached_property
+    def total(self) -> int:
+        return sum(self.cents)
+
+
+@dataclasses.dataclass
+class Money:
+    amount: Decimal
+
+    @property  # type: ignore[no-redef]
+    def amount(self) -> Decimal:
+        return Decimal(self._cents) / 100
+
+    @amount.setter
+    def amount(self, value: Decimal) -> None:
+        self._cents = int(value * 100)
+
+
+@pytest.mark.parametrize(
+    ("value", "change", "blocked"),
+    [
+        ([1, 2], lambda v: v.reverse(), True),
+        ([1], lambda v: v.__setitem__(0, True), True),
+        ({"a": {"b": 1}}, lambda v: v["a"].update(b=2), True),
+        ({1}, lambda v: v.add(2), True),
+        (Order([1]), lambda v: setattr(v, "note", "other"), True),
+        (Cached(cents=[1]), lambda v: v.cents.append(2), True),
+        (np.array([1, 2]), lambda v: v.put(0, 9), True),
+        (bytearray(b"a"), lambda v: v.append(2), True),
+        ({1}, lambda v: (v.add(2), v.discard(2)), False),
+        (Order([1]), lambda v: setattr(v, "items", [1]), False),
+        (Cached(cents=[1]), lambda v: v.total, False),
+        (Cached(cents=[1]), lambda v: setattr(v, "_private", 2), False),
+        (Money(Decimal("12.50")), lambda v: v.amount, False),
+    ],
+    ids=lambda value: show(value)[:20],
+)
+def test_changes_while_waiting(
+    value: Any, change: Any, blocked: bool, log_path: Path, lines: Any
+) -> None:
+    """Only a change of what is shown or logged blocks the call."""
+    ran: list[Any] = []
+    guarded = guard(ran.append, channel=Meanwhile(lambda _: change(value)), audit=log_path)
+    before = read({"object": value})
+    with pytest.raises(ApprovalDenied, match=r"^BLOCKED: .* changed") if blocked else nullcontext():
+        guarded(value)
+
+    (line,) = lines()
+    assert (line["approved"], line["executed"], line["args"]) == (True, not blocked, before)
+    assert ran == ([] if blocked else [value])
+
+
+def test_policy_and_channel_cannot_change_the_call(log_path: Path, lines: Any) -> None:
+    """What a policy or channel does to its arguments reaches nobody else."""
+
+    class Meddling:
+        def needs_approval(self, args: dict[str, Any]) -> bool:
+            args["cart"].append("policy")
+            return True
+
+    def meddle(action: Action) -> None:
+        action.args["cart"].append("channel")
+        action.args["amount"] = 0
+
+    cart = ["book"]
+    guarded = guard(
+        lambda cart, amount=5: (cart, amount),
+        policy=Meddling(),
+        channel=Meanwhile(meddle),
+        audit=log_path,
+    )
+
+    assert guarded(cart) == (["book"], 5)
+    assert guarded(cart)[0] is cart
+    assert [line["args"] for line in lines()] == [{"cart": ["book"], "amount": 5}] * 2

@@ -480,9 +480,10 @@ def copied(args: dict[str, Any], *, secrets: bool = False) -> dict[str, Any]:
         args: The arguments by name.
         secrets: Whether what is secret by its type is replaced by its stand-in.
     """
+    args = {**args}
     try:
         if _PLAIN.issuperset(map(type, args.values())):
-            return {**args}
+            return args
     except TypeError:  # a class without a hash
         pass
     copier = _Copier(secrets=secrets)
