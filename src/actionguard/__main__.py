@@ -64,44 +64,47 @@ def _ago(age: str) -> float:
 
 def _report(asked: argparse.Namespace) -> int:
     """Print what was asked for; returns the number of damaged lines."""
-    damaged = 0
+    # First, so that a call that ends meanwhile is not left out.
+    flying = {call["id"]: call for call in in_flight(os.path.abspath(asked.log))}
     last: deque[dict[str, Any]] = deque(maxlen=max(0, asked.last))
+    damaged = 0
     for line in parsed_lines(asked.log):
         if isinstance(line, bytes):
             damaged += 1
-        elif not _is_wanted(line, asked):
             continue
-        elif asked.json:
+        flying.pop(str(line.get("id")), None)
+        if not _is_wanted(line, asked):
+            continue
+        if asked.json:
             print(json.dumps(line))
         else:
             last.append(line)
-    flying = [call for call in in_flight(os.path.abspath(asked.log)) if _is_wanted(call, asked)]
+    waiting = [call for call in flying.values() if _is_wanted(call, asked)]
     if asked.json:
-        for call in flying:
+        for call in waiting:
             print(json.dumps(call))
         return damaged
     _print_table(last)
-    if flying:
+    if waiting:
         print("\nin flight:")
-        _print_table(flying)
+        _print_table(waiting)
     return damaged
 
 
 def _is_wanted(record: dict[str, Any], asked: argparse.Namespace) -> bool:
-    kinds = []  # any of them will do
-    if asked.held:
-        kinds.append(record.get("needed_approval") is True)
-    if asked.denied:
-        kinds.append(record.get("approved") is False)
-    if asked.failed:
-        kinds.append(record.get("error") is not None)
-    if (kinds and not any(kinds)) or asked.tool not in (None, record.get("tool")):
+    kinds = {
+        "held": record.get("needed_approval") is True,
+        "denied": record.get("approved") is False,
+        "failed": record.get("error") is not None,
+    }
+    chosen = [fits for kind, fits in kinds.items() if getattr(asked, kind)]
+    if (chosen and not any(chosen)) or asked.tool not in (None, record.get("tool")):
         return False
     try:
-        began = asked.since and datetime.fromisoformat(record["timestamp"]).timestamp()
+        began = datetime.fromisoformat(record["timestamp"]).timestamp() if asked.since else 0
     except (KeyError, TypeError, ValueError):  # another program wrote that
         return False
-    return began is None or bool(began >= asked.since)
+    return began >= (asked.since or 0)
 
 
 def _print_table(records: Iterable[dict[str, Any]]) -> None:

@@ -11,62 +11,62 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows: no notes, since nothing could tell whether their process lives
+except ImportError:  # Windows: no notes, as nothing could tell whether their process is alive
     fcntl = None  # type: ignore[assignment]
 
-#: A file of so many bytes is emptied when nothing is in flight.
+#: A file larger than this, in bytes, is emptied when nothing is in flight.
 _LARGE = 65_536
 
 
 class Call:
-    """A call as far as log and journal need to know it."""
+    """What the log and the journal need to know of a call."""
 
-    #: What is noted: whether it is "waiting" or "running", and its line if the process is killed.
+    #: Its note: "waiting" or "running", and the record to write if the process is killed.
     state = record = ""
     #: The inode and the size that the log had before the line was written.
     place = (0, 0)
-    #: What is to be written, once the call is over.
+    #: The line to write, once the call is over.
     line = b""
     #: Whether it may have been written already.
     tried = False
 
     def __init__(self, call_id: str, equals: str, journal: Journal) -> None:
         self.id = call_id
-        #: The same text for equal calls only.
+        #: The same text for equal calls, and only for them.
         self.equals = equals
         self.journal = journal
-        #: Where the notes start in the journal, and the room they take.
+        #: Where its notes start in the journal, and how much room they take.
         self.rooms: list[tuple[int, int]] = []
 
 
 class Journal:
     """The notes of one process about one log.
 
-    They are kept in a file, `<log>.inflight-<pid>-<random>`. Its process makes it at the first
-    call, keeps it locked, and removes it at the end: one that can be locked was left by a dead
-    process. Each line is the note of a call, in JSON: `log` (the inode and size that the log had:
-    the call's line can only follow there), `state` ("waiting" for a person, or "running"),
-    `record` (its audit line, should nobody write another) and `end` (its id, without which the
-    note is not whole). A line that begins with "#" was struck off; its room is used again.
+    They are kept in a file, `<log>.inflight-<pid>-<random>`. The process creates it at its first
+    call, keeps it locked, and removes it at its end: if it can be locked, its process is dead.
+    Each line is the note of a call, in JSON: `log` (the inode and size of the log at the time: the
+    call's line can only come after that), `state` ("waiting" for a person, or "running"), `record`
+    (the audit line if the process is killed) and `end` (the call's id again, to tell that the note
+    is complete). A line that begins with "#" was struck off; its room is used again.
     """
 
     def __init__(self, log: str, *, closing: bool = False) -> None:
         self._log = log
         self.path = ""
-        #: The process that it belongs to; the child of a fork leaves it alone.
+        #: The process it belongs to; a forked child leaves it alone.
         self.pid = os.getpid()
         self._fd = -1
         self._end = 0
-        #: By room: where a note was struck off.
+        #: By room: where notes were struck off.
         self._free: defaultdict[int, list[int]] = defaultdict(list)
-        #: The calls in flight, by what equal ones share.
+        #: The calls in flight, by `Call.equals`.
         self.live: defaultdict[str, dict[Call, None]] = defaultdict(dict)
-        #: Whether the file goes with its last note.
+        #: Whether to remove the file with its last note.
         self._closing = closing
 
     @classmethod
     def left_at(cls, path: str) -> Journal | None:
-        """What a dead process left; None if it lives, or somebody else was first."""
+        """What a dead process left; None if it is alive, or another process was first."""
         journal = cls("")
         with suppress(OSError, KeyError, TypeError, ValueError):
             journal.path, journal._fd = path, os.open(path, os.O_RDWR)
@@ -84,11 +84,11 @@ class Journal:
 
     @property
     def is_open(self) -> bool:
-        """Whether the file is there, and was not removed by somebody else."""
+        """Whether the file is open, and nobody removed it."""
         return fcntl is None or (self._fd >= 0 and os.fstat(self._fd).st_nlink > 0)
 
     def open(self, mode: int) -> None:
-        """Make the file, locked; whoever may read the log may read it.
+        """Create the file, locked, with the permissions of the log.
 
         Raises:
             OSError: The folder cannot be written, or its disk has no room or no locks.
@@ -98,13 +98,17 @@ class Journal:
             self.path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
             try:
-                lock(self._fd)  # before, it may have been taken for a dead process's and removed
+                lock(self._fd)  # until then, it may be taken for a dead process's and removed
             except OSError:
                 self.close()
                 raise
 
     def note(self, call: Call, *, sync: bool) -> None:
-        """Note a call, or note it anew; raises where that cannot be done."""
+        """Note a call, in place of its earlier note.
+
+        Raises:
+            OSError: It could not be written.
+        """
         self.live[call.equals][call] = None
         if fcntl is None:
             return
@@ -116,8 +120,8 @@ class Journal:
         if self._free[room]:
             start = self._free[room].pop()
         else:
-            # In this line is no call, so that a signal's handler, which may take room too, cannot
-            # come in the midst of it.
+            # No function is called in this line, so no signal handler, which may take room too, can
+            # interrupt it.
             start, self._end = self._end, self._end + room
         call.rooms.append((start, room))
         self._write(note.ljust(room - 1) + b"\n", start)
@@ -126,7 +130,7 @@ class Journal:
         self._clear(call.rooms, but=1)
 
     def strike(self, call: Call) -> None:
-        """Take back what is noted of a call."""
+        """Strike off what is noted of a call."""
         self._clear(call.rooms)
         self.live[call.equals].pop(call, None)
         if not self.live[call.equals]:
@@ -138,7 +142,7 @@ class Journal:
             self._end, self._free = 0, defaultdict(list)
 
     def close(self) -> None:
-        """Remove the file, now or with its last note; it stays locked until it is gone."""
+        """Remove the file, now or with its last note."""
         self._closing = True
         if self._fd >= 0 and not self.live:
             with suppress(FileNotFoundError):
@@ -146,14 +150,14 @@ class Journal:
             self.release()
 
     def try_room(self, size: int) -> None:
-        """Raise if the disk has not that many bytes left."""
+        """Raise if the disk has no room for so many bytes."""
         try:
             self._write(bytes(size), self._end)
         finally:
             os.ftruncate(self._fd, self._end)
 
     def release(self) -> None:
-        """Leave the file there. It is not unlocked, since a fork shares the lock."""
+        """Close the file and leave it there. Unlocking it would unlock it for the parent, too."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -178,7 +182,7 @@ def beside(log: str) -> list[str]:
     folder, name = os.path.split(log)
     with suppress(OSError):
         notes = [f"{folder}/{n}" for n in os.listdir(folder) if n.startswith(f"{name}.inflight-")]
-        return [path for path in notes if os.path.isfile(path)]  # a pipe would be read for ever
+        return [path for path in notes if os.path.isfile(path)]  # reading a pipe would block
     return []
 
 
@@ -198,27 +202,27 @@ def noted_in(path: str, having: bytes = b"{", *, if_alive: bool = True) -> list[
     with suppress(OSError), open(path, "rb") as file:
         if not (if_alive and lock(file.fileno(), wait=False, shared=True)):
             notes: dict[str, dict[str, Any]] = {}
-            for _ in range(2):  # a note may move to room that was read already
+            for _ in range(2):  # twice, as a note may move to room that was read already
                 notes.update(_notes_in(_content(file.fileno()), having))
             return [unfinished(note["record"], note["state"]) for note in notes.values()]
     return []
 
 
 def unfinished(record: dict[str, Any], state: str) -> dict[str, Any]:
-    """A record as far as it is known while the call is in flight."""
+    """What is known of a record while its call is in flight."""
     for unknown in ("executed", "result", "error", "waited_s", "ran_s"):
         del record[unknown]
     return {**record, "state": state}
 
 
 def _notes_in(content: bytes, having: bytes = b"{") -> dict[str, dict[str, Any]]:
-    """By the calls' ids: the notes that are whole, and the `rooms` that they take."""
+    """The complete notes by call id, each with the `rooms` that it takes."""
     notes: dict[str, dict[str, Any]] = {}
     start = 0
     lines = content.replace(b"\0", b"\n").split(b"\n") if having in content else ()
-    for line in lines:  # zeros are where a write failed
+    for line in lines:  # there are zeros where a write failed
         if having in line and not line.startswith(b"#"):
-            with suppress(ValueError, KeyError, TypeError):  # not whole
+            with suppress(ValueError, KeyError, TypeError):  # incomplete
                 note = json.loads(line)
                 if note["end"] == note["record"]["id"]:
                     known = notes.setdefault(note["end"], {"rooms": []})
@@ -234,7 +238,7 @@ def _content(fd: int) -> bytes:
 
 
 def lock(fd: int, *, wait: bool = True, shared: bool = False) -> bool:
-    """Take the file from all others, here and in other processes; False if one of them has it."""
+    """Lock the file; False if somebody else has it and `wait` is False."""
     if fcntl is not None:
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
@@ -245,13 +249,13 @@ def lock(fd: int, *, wait: bool = True, shared: bool = False) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Let others have the file."""
+    """Release the file's lock."""
     if fcntl is not None:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def sync_folder(path: str) -> None:
-    """See to it that the name of a new file survives a power cut."""
+    """Make sure that the name of a new file survives a power cut."""
     if fcntl is not None:
         fd = os.open(os.path.dirname(path), os.O_RDONLY)
         os.fsync(fd)

@@ -1,4 +1,4 @@
-"""What writes a log in this process: its lines, and what they need to be sure."""
+"""Writes a log: its lines, and the notes that guarantee them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
 
-#: What the log's thread is to do, and the future of whoever waits for it.
+#: Work for the log's thread, and the future of whoever waits for it.
 Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
 
-# Where the disk has less than _SCARCE bytes left, room for the line is tried out before the call
-# runs: that of its note, and _SPARE for a result.
+# If the disk has fewer than _SCARCE bytes left, the call runs only if there is room for its line:
+# the size of its note, and _SPARE for the result.
 _SCARCE, _SPARE = 1_000_000, 8_192
 #: How many jobs of the log's thread share one write.
 _GROUP = 500
@@ -37,11 +37,11 @@ _ID = re.compile(rb'"id": "([^"]*)"')
 
 
 class Writer:
-    """Writes a file, for whichever AuditLogs of this process are on it."""
+    """Writes one file, for all AuditLogs of this process that use it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        #: Whether notes and lines are to survive a power cut.
+        #: Whether notes and lines must survive a power cut.
         self.sync = False
         self._checked = self._ended = False
         self._fd = -1
@@ -49,58 +49,58 @@ class Writer:
 
     def _start(self) -> None:
         self.journal = Journal(self.path)
-        #: One for all that touches the disk: a signal's handler that makes a guarded call in the
-        #: midst of another's does not wait for it.
+        #: One lock for everything that touches the disk, and reentrant: a signal handler may make
+        #: a guarded call while its thread is in the middle of another.
         self.lock = threading.RLock()
-        #: The calls whose lines are to be written, oldest first.
+        #: The calls whose lines must still be written, oldest first.
         self._owed: dict[Call, None] = {}
-        #: Whether they could not be written; whether they are being written just now.
+        #: Whether that failed; whether it is happening now.
         self._stuck = self._writes = False
-        # The log's thread, and what it is to do.
+        # The log's thread, and its work.
         self._pool: ThreadPoolExecutor | None = None
         self._jobs: deque[Job] = deque()
         self._woken = False
-        #: The thread whose calls' lines are written later, together.
+        #: The thread whose lines are collected and written together.
         self._gatherer = 0
         self._close()
 
     def forget(self) -> None:
-        """Begin anew in the child of a fork: what is open, in flight or owed is the parent's."""
+        """Start over in a forked child: all files, calls and lines so far belong to the parent."""
         self.journal.release()
         self._start()
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
-        self._identity = 0, 0  # device and inode of the open file
-        self._size = -1  # as this writer left it
+        self._identity = 0, 0  # the device and inode of the open file
+        self._size = -1  # when this writer last wrote to it
         if fd >= 0:
             os.close(fd)
 
     def end(self) -> None:
-        """Do what is owed, and leave no notes but those of calls in flight."""
+        """Write what is owed, and keep only the notes of calls in flight."""
         with self.lock:
             self._ended = True
             self._settle_or_warn()
             self.journal.close()
 
     def __del__(self) -> None:
-        with suppress(Exception):  # on an event loop, `langgraph dev` forbids to remove a file
+        with suppress(Exception):  # `langgraph dev` does not allow this on an event loop
             self.end()
         self._close()
 
     # --- notes -------------------------------------------------------------------------------
 
     def note(self, call: Call) -> None:
-        """Keep the call's record as its line if the process is killed.
+        """Keep the call's record, to be its line if the process is killed.
 
         Raises:
             OSError: The line could not be guaranteed.
         """
         with self.lock:
             if call.journal.pid != os.getpid():
-                raise OSError("the call was begun in the parent process, before a fork")
+                raise OSError("the call began in the parent process, before a fork")
             found = self._ready()
-            if call.journal is not self.journal:  # somebody removed its notes
+            if call.journal is not self.journal:  # its notes were removed
                 call.journal, call.rooms = self.journal, []
             call.place = found.st_ino, found.st_size
             self.journal.note(call, sync=self.sync)
@@ -109,8 +109,8 @@ class Writer:
                 self.journal.try_room(len(call.record) + _SPARE)
 
     def _ready(self) -> os.stat_result:
-        """The state of the log, with all that a note and a line need opened."""
-        if self._writes and self._fd >= 0:  # a signal came, and its handler makes a call
+        """Open what a note and a line need; returns the state of the log."""
+        if self._writes and self._fd >= 0:  # a signal handler makes a call
             return os.fstat(self._fd)
         found = self._found()
         if found is None or self._stuck or self._ended or not self.journal.path:
@@ -138,10 +138,10 @@ class Writer:
                 raise OSError(error.errno, why, folder) from error
             finally:
                 trial.close()
-            self._checked = True  # once will do: it takes as long as the rest of `guard`
+            self._checked = True  # once is enough: it takes as long as the rest of `guard`
 
     def drop(self, call: Call) -> None:
-        """Forget a call that is noted, and write no line."""
+        """Strike the call's note and write no line."""
         with self.lock, suppress(OSError):
             if call.journal.pid == os.getpid():
                 call.journal.strike(call)
@@ -150,7 +150,7 @@ class Writer:
         """Write the lines of calls whose process died.
 
         Returns:
-            What the living ones have in flight, if its note has the text in it.
+            The calls that other processes have in flight, if their notes contain the text.
         """
         living = []
         with self.lock:
@@ -162,14 +162,14 @@ class Writer:
                     living += _journal.noted_in(path, having.encode(), if_alive=False)
                 else:
                     self._owed.update(left.live.get("", {}))
-                    left.close()  # with the last of its notes
+                    left.close()  # once all of them are written
             self._settle_or_warn()
         return living
 
     # --- lines -------------------------------------------------------------------------------
 
     def write(self, call: Call) -> None:
-        """Write the call's line now, or raise and forget it."""
+        """Write the call's line now, or raise and give it up."""
         self._owed[call] = None
         try:
             self.settle()
@@ -178,7 +178,7 @@ class Writer:
             raise
 
     def finish(self, call: Call) -> None:
-        """Write the call's line now, or warn and do it before another call runs."""
+        """Write the call's line now, or warn and write it before another call runs."""
         if call.journal.pid == os.getpid():
             self._owed[call] = None
             if self._gatherer != threading.get_ident():
@@ -195,10 +195,10 @@ class Writer:
             )
 
     def settle(self) -> None:
-        """Write what is owed, oldest first: also for the threads that wait here to do it."""
+        """Write what is owed, oldest first, including the lines of threads that wait here."""
         with self.lock:
             if self._writes:
-                return  # a signal came in the midst of it: what its handler did is owed now
+                return  # in a signal handler: the loop below, which it interrupted, goes on
             self._writes = self._stuck = True
             try:
                 while self._owed:
@@ -219,12 +219,12 @@ class Writer:
             calls = [call for call in calls if call.id not in written]
         try:
             size = self._lock_file()
-            # What a crash or a full disk damaged ends here.
+            # Close off a line that a crash or a full disk damaged.
             lines = [] if size in (0, self._size) or self._ends_well(size) else [b"\n"]
             for call in calls:
                 inode, noted_size = call.place
                 if call.rooms and (inode != self._identity[1] or noted_size > size):
-                    call.place = self._identity[1], size  # it was rotated since it was noted
+                    call.place = self._identity[1], size  # it was rotated since
                     call.journal.note(call, sync=self.sync)
                 call.tried = True
                 lines.append(call.line)
@@ -245,16 +245,16 @@ class Writer:
             os.fsync(self._fd)
 
     def _lock_file(self) -> int:
-        """Lock the file that stands at the path, and say how long it is."""
+        """Lock the file that is at the path now; returns its size."""
         while True:
             if self._fd >= 0:
                 _journal.lock(self._fd)
                 if found := self._found():
                     return found.st_size
-            self._open()  # for the first time, or it was renamed or removed
+            self._open()  # the first time, or because it was renamed or removed
 
     def _found(self) -> os.stat_result | None:
-        """The state of the open file, if it still is what stands at the path."""
+        """The state of the open file, if it is still the one at the path."""
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
@@ -262,7 +262,7 @@ class Writer:
         return found if (found.st_dev, found.st_ino) == self._identity else None
 
     def _open(self) -> os.stat_result:
-        # Who might not read the log before it was rotated may not read the new one.
+        # A private log stays private when it is rotated.
         mode = 0o666 if self._fd < 0 else os.fstat(self._fd).st_mode & 0o666
         self._close()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
@@ -278,7 +278,7 @@ class Writer:
         return os.read(self._fd, 1) in (b"\n", b"")  # nothing if it was truncated just now
 
     def _written(self, calls: list[Call]) -> set[str]:
-        """The ids of calls that have their lines already, in whichever file that is by now."""
+        """The ids of the calls whose lines exist already, also in files that were rotated away."""
         ids = {call.id.encode() for call in calls}
         size = min(call.place[1] for call in calls)
         written = set()
@@ -293,7 +293,7 @@ class Writer:
 
     def _files(self, calls: list[Call]) -> Iterator[int | str]:
         """The files where lines of these calls may be."""
-        # First the log that is open, and only then what was copied or renamed meanwhile.
+        # First the log, and only then the folder: it may be copied or renamed meanwhile.
         yield os.dup(self._fd) if self._fd >= 0 else self.path
         began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
         inodes = {call.place[0] for call in calls}
@@ -301,19 +301,19 @@ class Writer:
         with os.scandir(folder) as beside:
             for file in beside:
                 likely = file.name.startswith(name) or file.inode() in inodes
-                with suppress(OSError):  # it is gone
-                    # To open a pipe would wait for ever. A minute, since clocks are set.
+                with suppress(OSError):  # it was removed meanwhile
+                    # Opening a pipe would block. The minute allows for clocks that are adjusted.
                     if likely and file.is_file() and file.stat().st_mtime > began.timestamp() - 60:
                         yield file.path
 
     # --- the log's thread --------------------------------------------------------------------
 
     def later(self, work: Callable[[], Any], done: asyncio.Future[Any] | None = None) -> None:
-        """Have the work done by the log's thread; waits for nothing."""
+        """Have the log's thread do the work, without waiting for it."""
         self._jobs.append((work, done))
         if not self._woken:
             self._woken = True
-            with suppress(RuntimeError):  # the program is ending, or can have no more threads
+            with suppress(RuntimeError):  # the program is ending, or cannot start a thread
                 self._wake()
                 return
             self._do_jobs()
@@ -326,14 +326,14 @@ class Writer:
         return self._pool.submit(self._do_jobs)
 
     def flush(self) -> None:
-        """Wait until what the log's thread was given so far is done."""
+        """Wait until the log's thread has done its work so far."""
         if self._pool is not None and self._gatherer != threading.get_ident():
             with suppress(RuntimeError):  # the program is ending
                 self._wake().result()
 
     def _do_jobs(self) -> None:
-        """Do what is to be done, write its lines together, and tell those who wait."""
-        self._woken = False  # what comes from now on wakes it anew
+        """Do the work, write its lines together, and wake whoever waits."""
+        self._woken = False  # work that comes from now on wakes it again
         while self._jobs:
             jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _GROUP))]
             self._gatherer = threading.get_ident()
@@ -381,14 +381,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@atexit.register  # at import, and so run after what the program registers later
+@atexit.register  # at import, so it runs after what the program registers later
 def _at_the_end() -> None:
     for writer in list(_writers.values()):
         writer.end()
 
 
 def _end_with_child() -> None:
-    """Prepare for the end of a child of multiprocessing, which does without `atexit`."""
+    """In a child of multiprocessing, which does not run `atexit`, register the same."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         sys.modules["multiprocessing.util"].Finalize(None, _at_the_end, exitpriority=0)

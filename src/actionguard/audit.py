@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from io import BufferedReader
+from itertools import islice
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -29,24 +30,24 @@ _IF_RUNNING = None, "the process ended while the call ran; whether it took effec
 
 #: How many characters of a result are kept.
 _RESULT_LIMIT = 2_000
-#: How much of the end of a log is searched for equal calls, in bytes, and how many are returned.
-_SEARCHED, _MOST_EARLIER = 1_000_000, 100
+#: How much of the end of a log is searched for equal calls, in bytes, and how many are found
+#: there and in flight.
+_SEARCHED, _MOST_EARLIER = 1_000_000, 20
 
 
 @final
 class AuditLog:
     """A file that gets one line of JSON for every guarded call.
 
-    Threads, processes and several AuditLogs may write to one file. Nothing is written before the
-    first call, except for calls whose process was killed before it could write their lines.
+    Threads, processes and several AuditLogs can share a file. Nothing is written before the first
+    call, except the lines of calls whose process was killed.
 
     Args:
         path: The file. A relative path is resolved against the current directory; missing folders
-            are made at the first call.
+            are created at the first call.
         enabled: Whether to write anything.
         fsync: Whether each call waits until its crash note and its line would survive a power
-            cut; this then holds for every AuditLog on this file. Without it, they survive the end
-            of the process, however that comes.
+            cut, for every AuditLog on this file. Without it, they only survive the process.
 
     Raises:
         TypeError: `path` is not a path.
@@ -73,7 +74,7 @@ class AuditLog:
             self._writer.recover()
 
     def __init_subclass__(cls) -> None:
-        # Type checkers know it from `@final`. A `record` of its own would never be called.
+        # Type checkers know it from `@final`. An overridden `record` would never be called.
         raise TypeError(
             f"AuditLog cannot be subclassed, as {cls.__name__} does: a guarded call writes its own "
             "line. To keep the lines elsewhere or in another form, read them with records()"
@@ -134,9 +135,9 @@ class AuditLog:
         return read_log(self.path, torn=torn)
 
     def in_flight(self) -> list[dict[str, Any]]:
-        """The calls that wait for a person or run right now, in whichever living process.
+        """The calls that are waiting for a person or running now, in all processes.
 
-        Each is a record as far as it is known, with a `state`: "waiting" or "running".
+        Each is what is known of the record, with a `state`: "waiting" or "running".
         """
         if self.enabled:
             self._writer.flush()
@@ -144,9 +145,9 @@ class AuditLog:
         return _journal.in_flight(str(self.path))
 
     def entry(self, call_id: str, tool: str, args: Mapping[str, Any]) -> Entry | None:
-        """Begin the record of a call with its arguments as they are now; writes nothing yet.
+        """Begin a call's record with its arguments as they are now, without writing anything.
 
-        None if the log is off.
+        Returns None if the log is off.
         """
         return Entry(self._writer, call_id, tool, args) if self.enabled else None
 
@@ -172,7 +173,7 @@ def read_log(
 
 
 def parsed_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | bytes]:
-    """Each line as a record, or as it is if it is damaged."""
+    """The lines of a log: each as a record or, if it is damaged, as bytes."""
     with open(path, "rb") as file:
         for found in file:
             line = found if found.endswith(b"\n") else _while_nobody_writes(file, found)
@@ -181,7 +182,7 @@ def parsed_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | byte
 
 
 def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
-    """The last line once more: it is damaged, or was half there; nothing if somebody writes now."""
+    """Read an unfinished last line again, unless somebody is writing it now."""
     with suppress(OSError):  # some network disks lock only what may be written
         if not _journal.lock(file.fileno(), wait=False):
             return b""
@@ -196,7 +197,7 @@ class Entry(Call):
 
     def __init__(self, writer: Writer, call_id: str, tool: str, args: Mapping[str, Any]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-        #: What stands in the line for the arguments.
+        #: The arguments as the line has them.
         self.args_json = json_text(args)
         equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
         super().__init__(call_id, equals, writer.journal)
@@ -219,28 +220,24 @@ class Entry(Call):
     def earlier(self, within: float | None = None) -> list[dict[str, Any]]:
         """The records of equal calls, newest first; those in flight have a `state`.
 
-        Equal are the tool and the arguments as they are logged. Searched are the calls in flight
-        in all processes and the end of the log (a megabyte, and at most 100 records). Call it
-        after `note`, so that of two equal calls at once one finds the other.
+        Calls are equal if the log has the same tool and arguments for them. This looks at the calls
+        in flight in all processes and at the last megabyte of the log, and returns about the newest
+        20 of each. Call it after `note`, so that of two equal calls at once one finds the other.
 
         Args:
-            within: Leave out calls that were over for more than so many seconds.
+            within: Leave out calls that have been over for more than so many seconds.
         """
-        found: dict[Any, dict[str, Any]] = {}
         with self._writer.lock:
-            found.update((record["id"], record) for record in self._writer.recover(self.equals))
-            for call in self._writer.journal.live.get(self.equals, ()):
-                found[call.id] = _journal.unfinished(json.loads(call.record), call.state)
-        # In this order: a call that ends meanwhile has its line before its note is struck.
-        for record in _at_the_end(self._writer.path, self.equals.encode()):
-            found[record.get("id") or len(found)] = record
+            records = self._writer.recover(self.equals)
+            equal = self._writer.journal.live.get(self.equals, {})
+            own = [(call.record, call.state) for call in islice(reversed(equal), _MOST_EARLIER)]
+        records += (_journal.unfinished(json.loads(record), state) for record, state in own)
+        # In this order: the line of a call that ends meanwhile is written before its note goes.
+        records += _at_the_end(self._writer.path, self.equals.encode())
+        found = {str(r.get("id", n)): r for n, r in enumerate(records) if _equals(r) == self.equals}
         found.pop(self.id, None)
         now = datetime.now(timezone.utc)
-        records = [
-            record
-            for record in found.values()
-            if _equals(record) == self.equals and (within is None or _age(record, now) <= within)
-        ]
+        records = [r for r in found.values() if within is None or _age(r, now) <= within]
         return sorted(records, key=lambda record: str(record.get("timestamp")), reverse=True)
 
     def close(
@@ -256,21 +253,21 @@ class Entry(Call):
     ) -> None:
         """Write the line and strike the note.
 
-        Raises nothing, since what the body did stands: a line that cannot be written is kept, and
-        no other call of this log runs before it is written.
+        Never raises, since the body has run: a line that cannot be written is kept, and no other
+        call of this log runs until it is written.
         """
         record = self.in_words(needed_approval, decision, executed, result, error, waited_s, ran_s)
         self.line = f"{record}\n".encode()
         self._writer.finish(self)
 
     def drop(self) -> None:
-        """Strike the note and write no line: the call is paused, and will come again."""
+        """Strike the note and write no line: the call is paused, and will be made again."""
         self._writer.drop(self)
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run `work` in the log's thread, after what came before; raises what it raises.
+        """Run `work` in the log's thread, in order, and return or raise what it does.
 
-        If the caller is cancelled, it is run all the same.
+        It runs even if the caller is cancelled meanwhile.
         """
         import asyncio
 
@@ -282,7 +279,7 @@ class Entry(Call):
         return value  # type: ignore[no-any-return]
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Have `work` done as `aside` does, without waiting for it."""
+        """Run `work` like `aside`, without waiting for it."""
         self._writer.later(work)
 
     def in_words(
@@ -328,7 +325,7 @@ def _in_short(result: object) -> str:
 
 
 def _at_the_end(path: str, needle: bytes) -> Iterator[dict[str, Any]]:
-    """The records at the end of a log that have the text in them, newest first."""
+    """The newest records at the end of a log whose lines contain the text."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _SEARCHED))
         data = file.read(_SEARCHED)
@@ -341,7 +338,7 @@ def _at_the_end(path: str, needle: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _equals(record: dict[str, Any]) -> str:
-    """As `Call.equals`; text inside an argument may look the same."""
+    """The same as `Call.equals`: a text inside an argument may look like it."""
     tool, args = json_text(record.get("tool")), json_text(record.get("args"))
     return f'"tool": {tool}, "args": {args}, "needed_approval": '
 
@@ -351,7 +348,7 @@ def _age(record: dict[str, Any], now: datetime) -> float:
     try:
         took = (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
         over_for = (now - datetime.fromisoformat(record["timestamp"])).total_seconds() - took
-    except (TypeError, ValueError, KeyError):  # whoever wrote that
+    except (TypeError, ValueError, KeyError):  # another program wrote that
         return 0
     return 0 if "state" in record else over_for
 
@@ -366,8 +363,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 def _absolute(path: str) -> str:
     if not os.path.isabs(path):
-        # Not `os.path.abspath`, which `langgraph dev` forbids on an event loop. (It asks the system
-        # for the same, by a name that is on its list.)
+        # `os.path.abspath` calls `os.getcwd`, which `langgraph dev` forbids on an event loop.
         path = os.path.join(os.fsdecode(os.getcwdb()), path)
     return os.path.normpath(path)
 
