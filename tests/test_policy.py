@@ -25,6 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, RootModel, SecretStr
 
+from actionguard._values import json_text
 from actionguard.policy import ApprovalPolicy, Policy
 
 
@@ -643,17 +644,58 @@ def test_any_falsy_answer_releases(answer: object) -> None:
     assert ApprovalPolicy(require_if=lambda _: answer).needs_approval({}) is False
 
 
-def test_predicate_gets_a_copy() -> None:
-    """A predicate that takes its arguments apart leaves those of the caller as they were."""
+@dataclass
+class Backed:
+    """A field that a property keeps elsewhere."""
 
-    def emptying(args: dict[str, Any]) -> bool:
-        args.clear()
+    inside: Any
+
+    @property  # type: ignore[no-redef]
+    def inside(self) -> Any:
+        return self._kept
+
+    @inside.setter
+    def inside(self, value: Any) -> None:
+        self._kept = value
+
+
+@dataclass(eq=False)
+class Key:
+    """Found by its identity."""
+
+    name: str
+
+
+KEY = Key("prod")
+
+
+@pytest.mark.parametrize(
+    ("value", "emptying"),
+    [
+        ({"tags": ["prod"]}, lambda value: value.clear()),
+        ([["prod"]], lambda value: value[0].clear()),
+        (MappingProxyType({"tags": ["prod"]}), lambda value: value["tags"].clear()),
+        (Backed(["prod"]), lambda value: value.inside.clear()),
+        (Backed(deque(["prod"])), lambda value: value.inside.clear()),
+        (Backed(Customer("prod")), lambda value: setattr(value.inside, "id", "")),
+        (OrderedDict({KEY: ["prod"]}), lambda value: value[KEY].clear()),
+        ({KEY}, lambda value: value.remove(KEY)),
+        ([frozenset({KEY})], lambda value: value[0] - {KEY} or value.clear()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_predicate_gets_a_copy(value: Any, emptying: Callable[[Any], Any]) -> None:
+    """A predicate that takes its arguments apart leaves those of the caller as they were."""
+    before = json_text(value)
+    args = {"a": value}
+
+    def emptied(args: dict[str, Any]) -> bool:
+        emptying(args.pop("a"))
         return False
 
-    args = {"tags": ["prod"]}
-
-    assert ApprovalPolicy(require_if=emptying).needs_approval(args) is False
-    assert args == {"tags": ["prod"]}
+    assert ApprovalPolicy(require_if=emptied).needs_approval(args) is False
+    assert args == {"a": value}
+    assert json_text(value) == before
 
 
 def test_predicate_cannot_change_what_other_rules_see() -> None:

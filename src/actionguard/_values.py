@@ -146,15 +146,6 @@ def _whole(value: Any, library: Any, name: str) -> Any:
     return read if type(read) is list else None
 
 
-def is_one_piece(value: object) -> bool:
-    """Whether the text of a value that holds nothing is all of it, and not an excerpt."""
-    cls: Any = type(value)
-    if cls is range or _by_base(_JSON, cls) or _package(cls) == "pydantic":
-        return True
-    is_table = getattr(value, "shape", None if _library_base(cls) else ()) != ()
-    return not (is_table or any(hasattr(cls, n) for n in ("__len__", "columns", "schema")))
-
-
 def _by_base(table: dict[Any, Any], cls: Any) -> Any:
     """What a table has for a class: for the class itself, else for the next of its bases."""
     return next((table[base] for base in cls.__mro__ if base in table), None)
@@ -319,7 +310,7 @@ def _other_text(value: Any) -> str:
         return stand_in(value)
     write = _by_base(_REPRS, cls)
     if write is not None:
-        return f"{_name_of(cls)}({write(value)})"
+        return write(value) if cls in _REPRS else f"{_name_of(cls)}({write(value)})"
     try:
         return str.__str__(repr(value))
     except Exception as error:  # a repr can be any code
@@ -517,8 +508,12 @@ class _Copier:
         if base not in _BASES:  # a library's own way
             return base(value)
         inside: Any = memoryview(value) if base is bytearray else base is object or parts(value)
+        if base is MappingProxyType:
+            return base(self.of(inside))
+        # A key can be found by its identity: it stays itself, unless it may hold a secret.
+        key = self.of if self._secrets else _itself
         if base in (tuple, frozenset):
-            items = list(map(self.of, inside))
+            items = list(map(self.of if base is tuple else key, inside))
             if all(new is old for new, old in zip(items, inside, strict=True)):
                 return value
             shell = base.__new__(cls, items)
@@ -526,33 +521,45 @@ class _Copier:
             shell = base.__new__(cls)
             self._done[id(value)] = value, shell
         if base in (dict, OrderedDict):
-            for key, item in inside.items():
-                base.__setitem__(shell, self.of(key), self.of(item))
+            for name, item in inside.items():
+                base.__setitem__(shell, key(name), self.of(item))
+        elif base is set:
+            set.update(shell, map(key, inside))
         elif base is deque:
             deque.__init__(shell, map(self.of, inside), value.maxlen)
-        elif base in (list, set, bytearray):
+        elif base in (list, bytearray):
             base.__init__(shell, map(self.of, inside))
         if cls is not base:
             self._copy_state(cls, shell, value)
         return shell
 
     def _copy_state(self, cls: Any, shell: Any, value: Any) -> None:
-        """Copy what stands in `__dict__` and slots: fields and plain containers, else as it is."""
-        fields = _field_names(cls)[0] or ()
-
-        def new(name: str, item: Any) -> Any:
-            return self.of(item) if name in fields or type(item) in (dict, list, set) else item
-
+        """Copy what stands in `__dict__` and slots: a field may be a property over any of it."""
         with suppress(AttributeError):
             state = dict.copy(_attributes(value))
-            _attributes(shell).update({name: new(name, item) for name, item in state.items()})
+            _attributes(shell).update({name: self.of(item) for name, item in state.items()})
         for slot in _slots(cls):
             with suppress(AttributeError):  # it is empty
-                slot.__set__(shell, new(slot.__name__, slot.__get__(value)))
+                slot.__set__(shell, self.of(slot.__get__(value)))
+
+
+def _itself(key: Any) -> Any:
+    return key
 
 
 _BASES: tuple[Any, ...]
-_BASES = (tuple, frozenset, OrderedDict, dict, list, set, deque, bytearray, object)
+_BASES = (
+    tuple,
+    frozenset,
+    OrderedDict,
+    dict,
+    list,
+    set,
+    deque,
+    bytearray,
+    MappingProxyType,
+    object,
+)
 
 
 @_cached
