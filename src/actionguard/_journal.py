@@ -116,7 +116,9 @@ class Journal:
             f'{{"log": {list(call.place)}, "state": "{call.state}", "record": {call.record}, '
             f'"end": {quoted(call.id)}}}'
         ).encode()
-        room = max(512, 1 << len(note).bit_length())
+        room = 512
+        while room <= len(note):
+            room += room // 4
         if self._free[room]:
             start = self._free[room].pop()
         else:
