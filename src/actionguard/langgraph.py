@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
-from uuid import uuid4
-from weakref import WeakKeyDictionary
 
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage
+from langgraph.config import get_config
+from langgraph.types import interrupt
 
 from actionguard._values import cut, json_text, show
 from actionguard.channels.base import ApprovalChannel, async_form_of, earlier_line
-from actionguard.core import Action, Decision
+from actionguard.core import Action, Decision, new_id
 
-try:
-    from langgraph.config import get_config
-    from langgraph.types import interrupt
-except ImportError as error:
-    raise ImportError("actionguard.langgraph needs LangGraph: pip install langgraph") from error
+# Takes back an answer without an interrupt's id, which LangGraph keeps for no task in particular.
+_NO_ANSWER = [("__resume__", None)], "00000000-0000-0000-0000-000000000000"
 
 
 class InterruptChannel(ApprovalChannel):
@@ -36,7 +32,7 @@ class InterruptChannel(ApprovalChannel):
     makes one guarded call. Several tool calls in one `ToolNode`, or several guarded calls in one
     node, are blocked: LangGraph resumes a task from its start, so that a body could run twice and
     an answer reach the wrong call. Calls outside a graph, or in a graph without a checkpointer,
-    are blocked because nothing could resume them.
+    are blocked because nothing could resume them. On Python 3.10, so are calls of async nodes.
     """
 
     name = "interrupt"
@@ -44,20 +40,18 @@ class InterruptChannel(ApprovalChannel):
     def request_approval(self, action: Action) -> Decision:
         """Pause the graph, or return the answer that it was resumed with."""
         task = _Task()
-        saved = task.saver.get_tuple(task.place) if task.is_resumed() else None
-        answer = task.ask(action, saved)
-        for used in task.used:
-            task.saver.put_writes(task.place, *used)
-        return task.decision(answer, task.saver.get_tuple(task.place), self.name)
+        answer = task.ask(action, task.saved())
+        task.saver.put_writes(task.place, *_NO_ANSWER)
+        task.saver.put_writes(task.place, [task.mark[1:]], task.mark[0])
+        return task.decision(answer, task.saved(), self.name)
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
         task = _Task()
-        saved = await task.saver.aget_tuple(task.place) if task.is_resumed() else None
-        answer = task.ask(action, saved)
-        for used in task.used:
-            await task.saver.aput_writes(task.place, *used)
-        return task.decision(answer, await task.saver.aget_tuple(task.place), self.name)
+        answer = task.ask(action, await task.asaved())
+        await task.saver.aput_writes(task.place, *_NO_ANSWER)
+        await task.saver.aput_writes(task.place, [task.mark[1:]], task.mark[0])
+        return task.decision(answer, await task.asaved(), self.name)
 
     def held_before(self, action: Action) -> bool:
         """Whether a call that the policy now releases still needs the answer of a person.
@@ -65,216 +59,160 @@ class InterruptChannel(ApprovalChannel):
         It does if a person was asked about it before the graph was paused, and if its task has just
         been paused by another call, so that it will run again from its start.
         """
-        if not _can_pause():
-            return False
-        task = _Task()
-        return task.holds(action, task.saver.get_tuple(task.place) if task.is_resumed() else None)
+        task = _Task() if _configurable() else None
+        return task is not None and task.holds(action, task.saved())
 
     async def aheld_before(self, action: Action) -> bool:
         """The same for async code."""
-        if not _can_pause():
-            return False
-        task = _Task()
-        saved = await task.saver.aget_tuple(task.place) if task.is_resumed() else None
-        return task.holds(action, saved)
+        task = _Task() if _configurable() else None
+        return task is not None and task.holds(action, await task.asaved())
 
 
-_lock = threading.Lock()
-#: The tasks that made a guarded call, by an object that each has to itself, and whether they wait.
-_waits: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-
-_SEVERAL = (
-    "InterruptChannel can hold one call per run of a LangGraph task, and this task makes more: "
-    "give each call a task of its own, as create_agent does, or with a Send"
-)
+def _configurable() -> dict[str, Any]:
+    """What LangGraph says of the task that makes a call; nothing if nobody could resume it."""
+    try:
+        task = get_config().get("configurable", {})
+    except RuntimeError:  # no graph runs
+        return {}
+    return task if task.get("__pregel_checkpointer") else {}
 
 
 class _Task:
     """The LangGraph task that makes a call."""
 
+    #: Whether it was paused by the call.
+    _waits = False
+
     def __init__(self) -> None:
         # Only private keys tell. Tests pin them on the oldest and newest LangGraph; if one is
         # missing, the call is blocked.
-        task = _configurable()
-        if "__pregel_scratchpad" not in task:
-            raise RuntimeError(
-                "InterruptChannel can only ask inside a LangGraph run (in async runs on Python "
-                "3.10, only through plain tools)"
-            )
-        if not task["__pregel_checkpointer"]:
-            raise RuntimeError("InterruptChannel needs a graph that has a checkpointer")
-        self._scratchpad = task["__pregel_scratchpad"]
-        self._read = task["__pregel_read"]
-        self._send = task["__pregel_send"]
-        self._space = task["checkpoint_ns"]
+        if not (task := _configurable()):
+            raise RuntimeError("InterruptChannel needs a LangGraph run that has a checkpointer")
+        self._read, self._send = task["__pregel_read"], task["__pregel_send"]
+        self._scratchpad, self._space = task["__pregel_scratchpad"], task["checkpoint_ns"]
         self.saver = task["__pregel_checkpointer"]
-        #: Where the outermost graph is kept: people see and answer its questions, those of its
-        #: subgraphs among them.
-        self.place = {
-            "configurable": {
-                "thread_id": task["thread_id"],
-                "checkpoint_ns": "",
-                "checkpoint_id": task["checkpoint_map"][""],
-            }
-        }
-        #: What says in the checkpoint that the answer was used.
-        self.used: list[tuple[list[tuple[str, Any]], str]] = []
+        # Where the outermost graph is kept: people see and answer its questions, those of its
+        # subgraphs among them.
+        place = {"checkpoint_ns": "", "checkpoint_id": task["checkpoint_map"][""]}
+        self.place = {"configurable": {"thread_id": task["thread_id"], **place}}
+        #: The answer that has no interrupt's id.
+        self._plain = self._scratchpad.get_null_resume(False)
+        #: Whether there may be an answer; in a subgraph, also one that was used before.
+        self._is_resumed = self._plain is not None or bool(self._scratchpad.resume)
 
-    def is_resumed(self) -> bool:
-        """Whether there may be an answer; in a subgraph, also one that was used before."""
-        plain = self._scratchpad.get_null_resume(False)
-        return plain is not None or bool(self._scratchpad.resume)
+    def saved(self) -> Any:
+        """What is kept of the task from before it was resumed."""
+        return self.saver.get_tuple(self.place) if self._is_resumed else None
+
+    async def asaved(self) -> Any:
+        return await self.saver.aget_tuple(self.place) if self._is_resumed else None
 
     def ask(self, action: Action, saved: Any) -> Any:
         """Pause, or return what the graph was resumed with."""
-        if self._has_several_tool_calls():
-            raise RuntimeError(_SEVERAL)
-        with _lock:
-            if self._read in _waits:
-                raise RuntimeError(_SEVERAL)
-            _waits[self._read] = True
+        self._waits = True
+        if self._has_several_tool_calls() or self._first() is not self:
+            raise RuntimeError("InterruptChannel can hold one call of a task, and this makes more")
         self._call = _call(action)
-        answer = interrupt(_request(action, self._call))
-        _waits[self._read] = False
+        answer = interrupt(_question(action, self._call["args"]))
+        self._waits = False
         # LangGraph keeps answers. If the body fails and the graph is run again, they would release
         # it again, and one without an interrupt's id also the next call of the same subgraph.
         self._send([("__resume__", self._scratchpad.resume[:-1])])
-        is_plain = answer is self._scratchpad.get_null_resume(False)
-        if is_plain:
-            self.used.append(([("__resume__", None)], "00000000-0000-0000-0000-000000000000"))
         asked = self._asked(saved)
-        # A plain answer is given to whoever comes first, before LangGraph 1.2 even if several calls
-        # of a subgraph wait.
-        self._was_asked = self._call in asked.values() and not (is_plain and len(asked) > 1)
-        # If several runs have the same answer, a checkpointer keeps what the first one wrote.
-        self.used.append(([("actionguard", uuid4().hex)], " ".join([self._space, *asked])))
+        # An answer without an id is given to whoever comes first, before LangGraph 1.2 even if
+        # several calls of a subgraph wait.
+        is_clear = answer is not self._plain or len(asked) == 1
+        self._was_asked = is_clear and self._call in asked.values()
+        # If several runs have the same answer, a checkpointer keeps the mark of the first.
+        self.mark = " ".join([self._space, *asked]), "actionguard", new_id()
         return answer
 
     def decision(self, answer: Any, saved: Any, source: str) -> Decision:
         """The answer, if it is for this call and no other run has used it."""
         if not self._was_asked:
-            raise RuntimeError(
-                "the graph was resumed with an answer to another call, or this call now has other "
-                "arguments than were shown"
-            )
-        (mark,), used_by = self.used[-1]
-        if (used_by, *mark) not in (saved.pending_writes or ()):
+            raise RuntimeError("this answer is to another call, or to one with other arguments")
+        if self.mark not in (saved.pending_writes or ()):
             raise RuntimeError("this answer was used by another run of the graph")
         return _decision(answer, self._call, source)
 
     def holds(self, action: Action, saved: Any) -> bool:
-        if saved and _call(action) in self._asked(saved).values():
-            return True
-        with _lock:
-            return _waits.setdefault(self._read, False)
+        return _call(action) in self._asked(saved).values() or bool(self._first()._waits)
+
+    def _first(self) -> Any:
+        """The first call of this run of the task, kept by an object that belongs to the run."""
+        return vars(self._read).setdefault("actionguard", self)
 
     def _asked(self, saved: Any) -> dict[str, Any]:
         """The calls that people were shown when this task was paused, by the ids of the actions."""
-        calls: dict[str, Any] = {}
         task = self._space.split("|")[0].split(":")[-1]
-        for task_id, channel, value in (saved and saved.pending_writes) or ():
-            if task_id == task and channel == "__interrupt__":
-                for question in value:
-                    match question.value:
-                        case {
-                            "action_requests": [{"name": name, "args": args}],
-                            "id": str() as id_,
-                        }:
-                            calls[id_] = {"action": name, "args": args}
-                        case _:
-                            calls[question.id] = None
-        return calls
+        writes = (saved and saved.pending_writes) or ()
+        questions = [value for by, kind, value in writes if (by, kind) == (task, "__interrupt__")]
+        return dict(_shown(one) for several in questions for one in several)
 
     def _has_several_tool_calls(self) -> bool:
         """Whether the task was given more than one tool call, as `ToolNode` reads its input."""
-        _, channels, _, task = self._read.args
-        if task.path[-1] is True:  # a `@task` of the functional API
-            return False
-        if task.path[0] == "__pregel_push":  # a Send
-            given = channels["__pregel_tasks"].get()[task.path[1]].arg
-        else:
-            given = {key: each.get() for key, each in channels.items() if each.is_available()}
-        if not isinstance(given, dict):
-            return _are_several(given)
-        # Beside a single call there may be the state for its tool to read.
+        channels, task = self._read.args[1], self._read.args[3]
+        if isinstance(task.path[1], int):  # a Send
+            return _are_several(channels["__pregel_tasks"].get()[task.path[1]].arg)
+        return any(_are_several(each.get()) for each in channels.values() if each.is_available())
+
+
+def _are_several(given: Any) -> bool:
+    """Whether these are tool calls, or messages that end in such, or a state with such."""
+    if isinstance(given, dict):  # beside a single call, the state is there for its tool to read
         return "tool_call" not in given and any(map(_are_several, given.values()))
-
-
-def _whole_number(digits: str) -> int | str:
-    """An int, or its text where a browser or a checkpointer could not keep all of it."""
-    return int(digits) if len(digits) < 16 else digits
+    if not isinstance(given, list) or not given:
+        return False
+    calls = given[-1].tool_calls if isinstance(given[-1], AIMessage) else given
+    return len([c for c in calls if isinstance(c, dict) and c.get("type") == "tool_call"]) > 1
 
 
 def _call(action: Action) -> dict[str, Any]:
     """The call as the person sees it, and as Agent Inbox sends it back."""
-    args = json.loads(json_text(action.args), parse_int=_whole_number)
+    # Neither browsers nor checkpointers keep all digits of a long number.
+    args = json.loads(json_text(action.args), parse_int=lambda n: int(n) if len(n) < 16 else n)
     return {"action": action.tool_name, "args": args}
 
 
-def _request(action: Action, call: dict[str, Any]) -> dict[str, Any]:
+def _question(action: Action, args: Any) -> dict[str, Any]:
     """The question, as LangChain's `HITLRequest`."""
     about = filter(None, [action.tool_description, earlier_line(action)])
-    asked = {"name": action.tool_name, "args": call["args"], "description": "\n\n".join(about)}
+    asked = {"name": action.tool_name, "args": args, "arguments": args}  # the last: Agent Inbox
+    allowed = {"action_name": action.tool_name, "allowed_decisions": ["approve", "reject"]}
     return {
-        "action_requests": [asked | {"arguments": call["args"]}],  # Agent Inbox reads the last
-        "review_configs": [
-            {"action_name": action.tool_name, "allowed_decisions": ["approve", "reject"]}
-        ],
+        "action_requests": [{**asked, "description": "\n\n".join(about)}],
+        "review_configs": [allowed],
         "message": f"Approve {action.pretty()}?",  # AG-UI shows this
         "id": action.id,
     }
 
 
-def _configurable() -> dict[str, Any]:
-    try:
-        return get_config().get("configurable", {})
-    except RuntimeError:  # nothing runs
-        return {}
-
-
-def _can_pause() -> bool:
-    task = _configurable()
-    return "__pregel_scratchpad" in task and bool(task["__pregel_checkpointer"])
-
-
-def _are_several(given: Any) -> bool:
-    """Whether this is a list of tool calls, or of messages that end in such."""
-    if not isinstance(given, list):
-        return False
-    calls = [one for one in given if isinstance(one, dict) and one.get("type") == "tool_call"]
-    for message in given:
-        if isinstance(message, AIMessage):
-            calls = [dict(call) for call in message.tool_calls]
-    done = {message.tool_call_id for message in given if isinstance(message, ToolMessage)}
-    return len(calls) > 1 and not done.issuperset(call["id"] for call in calls)
+def _shown(question: Any) -> tuple[str, Any]:
+    """The id and the call of one of our questions."""
+    match question.value:
+        case {"action_requests": [{"name": name, "args": args}], "id": str() as id_}:
+            return id_, {"action": name, "args": args}
+    return question.id, None
 
 
 def _decision(answer: Any, call: dict[str, Any], source: str) -> Decision:
     """The answer, if it is one that a UI sends for an approval."""
-    comment: Any = None
+    comment: Any = ...  # not understood
+    # Agent Inbox may send back what it was asked.
+    echoes: Any = ({}, {"args": None}, {"args": call})
     match answer:
         case {"decisions": [{"type": "approve" | "reject"} as only], **rest} if not rest:
-            answer = only
-    match answer:
-        case {"type": "approve", **rest} if not rest:  # LangChain
-            approved = True
+            return _decision(only, call, source)
+        case {"type": "approve", **rest} | [{"type": "accept", **rest}] if rest in echoes:
+            approved, comment = True, None
         case {"type": "reject", **rest} if rest.keys() <= {"message"}:
             approved, comment = False, rest.get("message")
-        case [{"type": "accept", **rest}] if rest in ({}, {"args": None}, {"args": call}):
-            approved = True  # Agent Inbox, which may send back what it was asked
-        case [{"type": "ignore", **rest}] if rest.keys() <= {"args"}:
-            approved = False
-        case [{"type": "response", "args": str() as comment, **rest}] if not rest:
-            approved = False
-        case {"approved": bool() as approved, **rest} if rest.keys() <= {"reason"}:  # AG-UI
+        case [{"type": "ignore" | "response", **rest}] if rest.keys() <= {"args"}:
+            approved, comment = False, rest.get("args")
+        case {"approved": bool() as approved, **rest} if rest.keys() <= {"reason"}:
             comment = rest.get("reason")
         case {"__agui_cancelled__": True, **rest} if rest.keys() <= {"interrupt_id"}:
             return Decision(False, "the request was cancelled", source, unanswered=True)
-        case _:
-            raise ValueError(
-                'resume the graph with {"type": "approve"}, or {"type": "reject", "message": '
-                f'"why"}}, not {cut(show(answer), 200)}'
-            )
-    if not isinstance(comment, (str, type(None))):
-        raise TypeError(f"the comment of an answer must be text, not {cut(show(comment), 200)}")
+    if not isinstance(comment, str | None):
+        raise TypeError(f'an answer has the type "approve" or "reject": {cut(show(answer), 200)}')
     return Decision(approved, comment, source)

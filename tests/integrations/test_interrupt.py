@@ -15,6 +15,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypedDict
+from unittest import mock
 
 import pytest
 from langchain_core.language_models import BaseChatModel
@@ -49,41 +50,41 @@ def nothing_ran() -> None:
     ran.clear()
 
 
-@pytest.fixture
-def make_refund(log_path: Path) -> Callable[..., BaseTool]:
-    def make(policy: Any = None) -> BaseTool:
-        @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
-        @tool
-        def refund(amount: float) -> str:
-            """Issue a refund."""
-            ran.append(amount)
-            return f"refunded {amount}"
+def paying(log_path: Path, policy: Any = None, then: Any = None) -> Any:
+    """A guarded function; `then` is what its body does last."""
 
-        return refund
-
-    return make
-
-
-@pytest.fixture
-def refund(make_refund: Callable[..., BaseTool]) -> BaseTool:
-    return make_refund()
-
-
-@pytest.fixture
-def pay(log_path: Path) -> Callable[..., str]:
-    @guard(channel=InterruptChannel(), audit=log_path)
+    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
     def pay(amount: Any) -> str:
         ran.append(amount)
-        return f"paid {amount}"
+        return then() if then else f"paid {amount}"
 
     return pay
 
 
+@pytest.fixture
+def pay(log_path: Path) -> Any:
+    return paying(log_path)
+
+
+def refunding(log_path: Path, policy: Any = None) -> BaseTool:
+    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
+    @tool
+    def refund(amount: float) -> str:
+        """Issue a refund."""
+        ran.append(amount)
+        return f"refunded {amount}"
+
+    return refund
+
+
+@pytest.fixture
+def refund(log_path: Path) -> BaseTool:
+    return refunding(log_path)
+
+
 def calls(*amounts: float) -> AIMessage:
     """A model's turn that calls `refund`."""
-    made = [
-        {"name": "refund", "args": {"amount": amount}, "id": f"c{amount}"} for amount in amounts
-    ]
+    made = [{"name": "refund", "args": {"amount": n}, "id": f"c{n}"} for n in amounts]
     return AIMessage("", tool_calls=made)
 
 
@@ -112,15 +113,6 @@ def graph(node: Any, state: Any = Amount, saver: Any = None, **kwargs: Any) -> A
     """A graph of one node."""
     built = StateGraph(state).add_node("node", node, **kwargs).add_edge(START, "node")
     return built.compile(checkpointer=saver or InMemorySaver())
-
-
-def sends(*nodes: Any) -> Any:
-    """A graph in which each call of the first message has a task of its own."""
-    built = StateGraph(MessagesState).add_node("tools", *nodes)
-    built.add_conditional_edges(
-        START, lambda state: [Send("tools", [c]) for c in state["messages"][-1].tool_calls]
-    )
-    return built.compile(checkpointer=InMemorySaver())
 
 
 def questions(result: dict[str, Any]) -> dict[Any, str]:
@@ -163,24 +155,17 @@ def test_a_call_waits_in_the_checkpoint(run: Twin, refund: BaseTool, lines: Any)
     """An agent pauses with LangChain's request, and goes on with the answer: one body, one line."""
     built = agent([refund], calls(4000), saver=InMemorySaver())
 
-    paused = run(built, {"messages": [("user", "refund")]})
+    (question,) = run(built, {"messages": [("user", "refund")]})["__interrupt__"]
 
-    (question,) = paused["__interrupt__"]
     assert question.value.pop("id")
+    args = {"amount": 4000.0}
+    about = {"name": "refund", "args": args, "arguments": args, "description": "Issue a refund."}
     assert question.value == {
-        "action_requests": [
-            {
-                "name": "refund",
-                "args": {"amount": 4000.0},
-                "arguments": {"amount": 4000.0},
-                "description": "Issue a refund.",
-            }
-        ],
+        "action_requests": [about],
         "review_configs": [{"action_name": "refund", "allowed_decisions": ["approve", "reject"]}],
         "message": "Approve refund(amount=4000.0)?",
     }
-    assert not ran
-    assert not lines()
+    assert (ran, lines()) == ([], [])
 
     result = run(built, Command(resume=APPROVE))
 
@@ -188,11 +173,8 @@ def test_a_call_waits_in_the_checkpoint(run: Twin, refund: BaseTool, lines: Any)
     assert result["messages"][-1].content == "done"
     assert ran == [4000]
     (line,) = lines()
-    assert (line["approved"], line["decision_source"], line["executed"]) == (
-        True,
-        "interrupt",
-        True,
-    )
+    how = (line["approved"], line["decision_source"], line["executed"])
+    assert how == (True, "interrupt", True)
 
 
 ANSWERS: list[tuple[Any, bool, str | None, bool]] = [
@@ -218,73 +200,41 @@ def test_answers_of_known_interfaces(
     pay: Any, lines: Any, answer: Any, approved: bool, comment: str | None, unanswered: bool
 ) -> None:
     """What LangChain's interfaces, Agent Inbox and AG-UI send is an answer."""
-    denied: list[ApprovalDenied] = []
-
-    def node(state: Any) -> None:
-        try:
-            pay(5)
-        except ApprovalDenied as error:
-            denied.append(error)
-
-    built = graph(node)
+    built = graph(lambda state: pay(5) and None)
     built.invoke({"amount": 5}, THREAD)
-    built.invoke(Command(resume=answer), THREAD)
+    with contextlib.nullcontext() if approved else pytest.raises(ApprovalDenied) as caught:
+        built.invoke(Command(resume=answer), THREAD)
 
     assert ran == [5] * approved
-    assert len(denied) == (not approved)
-    assert all(error.decision.unanswered is unanswered for error in denied)
+    assert approved or caught.value.decision.unanswered is unanswered
     assert [(li["approved"], li["decision_comment"]) for li in lines()] == [(approved, comment)]
 
 
 MALFORMED: list[Any] = [
-    True,
-    False,
-    1,
-    "yes",
-    "approve",
-    b"approve",
-    [],
-    [True],
-    ["accept"],
-    [APPROVE],
+    True, False, 1, "yes", "approve", b"approve", [], [True], ["accept"], [APPROVE],
     [[{"type": "accept"}]],
     [{"type": "accept"}, {"type": "accept"}],
     [{"type": "accept", "args": {"action": "pay", "args": {"amount": 4}}}],
     [{"type": "accept", "args": "50"}],
     [{"type": "accept", "more": 1}],
     [{"type": "edit", "args": {"action": "pay", "args": {"amount": 4}}}],
-    [{"type": "response", "args": None}],
-    [{"type": "response"}],
-    {"type": "accept"},
-    {"type": "Approve"},
-    {"type": True},
-    {"type": ["approve"]},
+    [{"type": "response", "args": 5}],
+    {"type": "accept"}, {"type": "Approve"}, {"type": True}, {"type": ["approve"]},
     {"type": "approve", "args": {"amount": 4}},
     {"type": "approve", "message": "but only 4"},
     {"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 4}}},
     {"type": "respond", "message": "approve"},
-    {"type": "reject", "message": 5},
-    {"type": "reject", "edited_action": {}},
-    {"decisions": []},
-    {"decisions": APPROVE},
-    {"decisions": "approve"},
-    {"decisions": [APPROVE, APPROVE]},
-    {"decisions": [APPROVE, {"type": "reject"}]},
-    {"decisions": [{"decisions": [APPROVE]}]},
-    {"decisions": [{"approved": True}]},
+    {"type": "reject", "message": 5}, {"type": "reject", "edited_action": {}},
+    {"decisions": []}, {"decisions": APPROVE}, {"decisions": "approve"},
+    {"decisions": [APPROVE, APPROVE]}, {"decisions": [APPROVE, {"type": "reject"}]},
+    {"decisions": [{"decisions": [APPROVE]}]}, {"decisions": [{"approved": True}]},
     {"decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {}}}]},
-    {"decisions": [APPROVE], "type": "approve"},
-    {"decisions": [APPROVE], "approved": False},
-    {"approved": "true"},
-    {"approved": 1},
-    {"approved": None},
-    {"approved": True, "reason": 5},
-    {"approved": True, "editedArgs": {"amount": 4}},
-    {"approved": True, "type": "reject"},
-    {"__agui_cancelled__": False},
-    {"__agui_cancelled__": True, "approved": True},
+    {"decisions": [APPROVE], "type": "approve"}, {"decisions": [APPROVE], "approved": False},
+    {"approved": "true"}, {"approved": 1}, {"approved": None}, {"approved": True, "reason": 5},
+    {"approved": True, "editedArgs": {"amount": 4}}, {"approved": True, "type": "reject"},
+    {"__agui_cancelled__": False}, {"__agui_cancelled__": True, "approved": True},
     {"__agui_resume_map__": {"1": {"status": "resolved", "payload": {"approved": True}}}},
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", MALFORMED, ids=repr)
@@ -333,21 +283,18 @@ def test_parallel_calls_have_a_question_each(run: Twin, refund: BaseTool) -> Non
 def several(refund: BaseTool) -> dict[str, tuple[Any, Any]]:
     """Graphs that make two calls in one task, and what they are run with."""
     twice = {"messages": [calls(10, 9999)]}
-    node = ToolNode([refund])
 
     def send(made: Callable[[Any], Any]) -> Any:
-        built = StateGraph(MessagesState).add_node("tools", node)
-        built.add_conditional_edges(
-            START, lambda s: [Send("tools", made(s["messages"]))], ["tools"]
-        )
-        return built.compile(checkpointer=InMemorySaver())
+        built = StateGraph(MessagesState).add_node("tools", ToolNode([refund]))
+        go = lambda state: [Send("tools", made(state["messages"]))]  # noqa: E731
+        return built.add_conditional_edges(START, go, ["tools"]).compile(InMemorySaver())
 
     class Log(TypedDict):
         log: list[Any]
 
     renamed = ToolNode([refund], messages_key="log")
     return {
-        "state": (graph(node, MessagesState), twice),
+        "state": (graph(ToolNode([refund]), MessagesState), twice),
         "renamed": (graph(renamed, Log), {"log": [calls(10, 9999)]}),
         "sent calls": (send(lambda messages: messages[-1].tool_calls), twice),
         "sent state": (send(lambda messages: {"messages": messages}), twice),
@@ -360,10 +307,10 @@ OVER_100 = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
 @pytest.mark.parametrize("policy", [None, OVER_100], ids=["both held", "one held"])
 @pytest.mark.parametrize("kind", ["state", "renamed", "sent calls", "sent state"])
 def test_two_calls_in_one_task_are_blocked(
-    run: Twin, make_refund: Any, kind: str, policy: ApprovalPolicy | None
+    run: Twin, log_path: Path, kind: str, policy: ApprovalPolicy | None
 ) -> None:
     """A ToolNode with two calls pauses for neither: bodies would run twice, answers be mixed up."""
-    built, given = several(make_refund(policy))[kind]
+    built, given = several(refunding(log_path, policy))[kind]
 
     result = run(built, given)
 
@@ -395,13 +342,10 @@ def test_a_node_holds_one_call(pay: Any) -> None:
 
 def test_threads_of_a_node_hold_one_call(pay: Any) -> None:
     """Of two calls at once in one task, one is put to a person and gets the answer."""
-    refused: list[Any] = []
 
     def attempt(amount: int) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):
             pay(amount)
-        except RuntimeError as error:
-            refused.append((amount, str(error)))
 
     def node(state: Any) -> None:
         with ThreadPoolExecutor(2) as pool:
@@ -410,12 +354,10 @@ def test_threads_of_a_node_hold_one_call(pay: Any) -> None:
 
     built = graph(node)
     for _ in range(20):
-        asked = set(questions(built.invoke({"amount": 0}, THREAD)))
-        assert len(asked) == 1
+        (asked,) = questions(built.invoke({"amount": 0}, THREAD))
         built.invoke(Command(resume=APPROVE), THREAD)
-        assert ran in ([], [*asked])
+        assert ran in ([], [asked])
         ran.clear()
-    assert {amount for amount, _ in refused} <= {10, 9999}
 
 
 @pytest.mark.parametrize("where", ["no graph", "no checkpointer"])
@@ -466,10 +408,15 @@ def test_an_answer_is_never_taken_by_another_task(refund: BaseTool) -> None:
 
     made = calls(10, 9999)
     made.tool_calls[1]["name"] = "flaky"
-    built = sends(ToolNode([refund, flaky], handle_tool_errors=False))
+    node = ToolNode([refund, flaky], handle_tool_errors=False)
+    built = StateGraph(MessagesState).add_node("tools", node)
+    built.add_conditional_edges(
+        START, lambda state: [Send("tools", [c]) for c in state["messages"][-1].tool_calls]
+    )
+    flow = built.compile(InMemorySaver())
     with pytest.raises(ValueError):
-        built.invoke({"messages": [made]}, THREAD)
-    built.invoke(Command(resume=APPROVE), THREAD)
+        flow.invoke({"messages": [made]}, THREAD)
+    flow.invoke(Command(resume=APPROVE), THREAD)
 
     assert 9999 not in ran
 
@@ -515,12 +462,7 @@ def test_parallel_calls_of_a_subgraph(run: Twin, refund: BaseTool) -> None:
 def test_an_approval_releases_one_run(run: Twin, log_path: Path, lines: Any, by_id: bool) -> None:
     """If the body failed, and may have gone through, neither a retry nor a new run repeats it."""
     run.needs_python_3_11()
-
-    @guard(channel=InterruptChannel(), audit=log_path)
-    def pay(amount: float) -> None:
-        ran.append(amount)
-        raise ConnectionError
-
+    pay = paying(log_path, then=mock.Mock(side_effect=ConnectionError))
     retry = RetryPolicy(initial_interval=0.001, jitter=False)
     built = graph(lambda state: pay(5), retry_policy=retry)
     (one,) = questions(run(built, {"amount": 5})).values()
@@ -540,19 +482,14 @@ def test_two_runs_cannot_use_one_answer(
 ) -> None:
     """Of two runs that somebody started by pressing a button twice, one gets the answer."""
     started, finish = threading.Event(), threading.Event()
-
-    @guard(channel=InterruptChannel(), audit=log_path)
-    def pay(amount: float) -> None:
-        ran.append(amount)
-        started.set()
-        finish.wait(10)
+    pay = paying(log_path, then=lambda: (started.set(), finish.wait(10)))
 
     with contextlib.ExitStack() as stack:
         kept: Any = InMemorySaver()
         if saver == "sqlite":
             sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
             kept = stack.enter_context(sqlite.SqliteSaver.from_conn_string(":memory:"))
-        built = graph(lambda state: pay(5), saver=kept)
+        built = graph(lambda state: pay(5) and None, saver=kept)
         (one,) = questions(built.invoke({"amount": 5}, THREAD)).values()
         answer = Command(resume={one: APPROVE} if by_id else APPROVE)
         with ThreadPoolExecutor(1) as pool:
@@ -617,16 +554,8 @@ def test_tasks_of_the_functional_api(pay: Any) -> None:
 
 def test_what_is_asked_is_plain_json(pay: Any) -> None:
     """Every checkpointer can keep the question, and the call is still recognized by it."""
-    args = [
-        Decimal("4000.10"),
-        date(2026, 6, 1),
-        b"x",
-        {1, 2},
-        10**400,
-        float("nan"),
-        "\ud800",
-        pay,
-    ]
+    odd = [b"x", {1, 2}, 10**400, float("nan"), "\ud800", pay]
+    args = [Decimal("4000.10"), date(2026, 6, 1), *odd]
     built = graph(lambda state: {"amount": pay(args)})
 
     (question,) = built.invoke({"amount": 0}, THREAD)["__interrupt__"]
@@ -636,94 +565,43 @@ def test_what_is_asked_is_plain_json(pay: Any) -> None:
     assert ran == [args]
 
 
-def test_the_gate_can_know_what_waited(run: Twin) -> None:
-    """A call that was put to a person is still held if the policy would now release it."""
-    run.needs_python_3_11()
-    channel, seen = InterruptChannel(), []
-    one, other = Action("pay", {"amount": 5}), Action("pay", {"amount": 6})
-    question = {"action_requests": [{"name": "pay", "args": {"amount": 5}}], "id": "1"}
-
-    async def anode(state: Any) -> None:
-        seen.extend([await channel.aheld_before(one), await channel.aheld_before(other)])
-        interrupt(question)
-
-    def node(state: Any) -> None:
-        seen.extend([channel.held_before(one), channel.held_before(other)])
-        interrupt(question)
-
-    built = graph(anode if run.is_async else node)
-    run(built, {"amount": 0})
-    run(built, Command(resume=APPROVE))
-
-    assert seen == [False, False, True, False]
-    assert channel.held_before(one) is False  # outside of a graph
-
-
 def test_a_policy_that_changes_its_mind_releases_nothing(run: Twin, log_path: Path) -> None:
     """What a person rejected does not run if the policy no longer holds it on the resume."""
     run.needs_python_3_11()
     needed = [True]
-    policy = ApprovalPolicy(require_if=lambda args: needed[0])
-
-    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
-    async def apay(amount: int) -> None:
-        ran.append(amount)
-
-    @guard(policy=policy, channel=InterruptChannel(), audit=log_path)
-    def pay(amount: int) -> None:
-        ran.append(amount)
-
-    async def anode(state: Any) -> None:
-        await apay(state["amount"])
-
-    built = graph(anode if run.is_async else lambda state: pay(state["amount"]))
-    run(built, {"amount": 5})
+    tools = [refunding(log_path, ApprovalPolicy(require_if=lambda args: needed[0]))]
+    built = agent(tools, calls(5), calls(6), saver=InMemorySaver())
+    run(built, {"messages": [("user", "refund")]})
     needed[0] = False
-    with pytest.raises(ApprovalDenied):
-        run(built, Command(resume={"type": "reject"}))
-    assert not ran
+    result = run(built, Command(resume={"type": "reject"}))
 
-    run(built, {"amount": 6})
+    assert [answer[:6] for answer in said(result)] == ["DENIED", "refund"]
     assert ran == [6]
 
 
 def test_what_ran_in_a_task_never_runs_again(log_path: Path) -> None:
     """A node whose first call needs nobody is not paused for its second."""
-
-    @guard(policy=OVER_100, channel=InterruptChannel(), audit=log_path)
-    def pay(amount: int) -> None:
-        ran.append(amount)
-
-    def node(state: Any) -> None:
-        pay(10)
-        pay(20)
-        pay(9999)
+    pay = paying(log_path, OVER_100)
 
     with pytest.raises(RuntimeError, match="can hold one call"):
-        graph(node).invoke({"amount": 0}, THREAD)
+        graph(lambda state: list(map(pay, (10, 20, 9999)))).invoke({"amount": 0}, THREAD)
 
     assert ran == [10, 20]
 
 
 def test_a_task_that_pauses_makes_no_other_call() -> None:
-    """What ran before a pause would run again behind it, so the gate and the channel refuse."""
+    """What ran before a pause would run again behind it, so the gate is told to hold it."""
     channel, seen = InterruptChannel(), []
 
-    def before(state: Any) -> None:
-        seen.append(channel.held_before(Action("pay", {"amount": 5})))
-        channel.request_approval(Action("pay", {"amount": 9999}))
-
-    def after(state: Any) -> None:
+    def node(state: Any) -> None:
         try:
             channel.request_approval(Action("pay", {"amount": 9999}))
         finally:
             seen.append(channel.held_before(Action("pay", {"amount": 5})))
 
-    with pytest.raises(RuntimeError, match="can hold one call"):
-        graph(before).invoke({"amount": 0}, THREAD)
-    graph(after).invoke({"amount": 0}, THREAD)
+    graph(node).invoke({"amount": 0}, THREAD)
 
-    assert seen == [False, True]
+    assert seen == [True]
 
 
 def test_an_earlier_call_is_mentioned() -> None:
@@ -772,51 +650,28 @@ with SqliteSaver.from_conn_string(folder + "/checkpoints.sqlite") as saver:
 """
 
 
-class Steps:
-    """The processes that run PROGRAM, one after the other."""
+def test_approvals_outlive_the_process(tmp_path: Path, lines: Any) -> None:
+    """Asked in one process, answered in another, from SQLite; a kill uses the answer up."""
+    pytest.importorskip("langgraph.checkpoint.sqlite")
 
-    def __init__(self, folder: Path) -> None:
-        pytest.importorskip("langgraph.checkpoint.sqlite")
-        self.folder = folder
-
-    def __call__(self, name: str) -> tuple[int, str]:
-        command = [
-            sys.executable,
-            "-c",
-            PROGRAM,
-            str(self.folder),
-            name,
-            str(Path(__file__).parent),
-        ]
+    def step(name: str) -> tuple[int, str]:
+        args = [str(tmp_path), name, str(Path(__file__).parent)]
+        command = [sys.executable, "-c", PROGRAM, *args]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode in (7, 9), done.stderr
         return done.returncode, done.stdout.strip()
-
-    def ran(self) -> list[str]:
-        return (self.folder / "ran").read_text().split()
-
-
-def test_approvals_outlive_the_process(tmp_path: Path, lines: Any) -> None:
-    """Asked in one process, answered in another, from SQLite: one body, one line."""
-    step = Steps(tmp_path)
-
-    assert step("ask") == (7, "waits")
-    assert not lines()
-    assert step("answer") == (7, "done")
-    assert step.ran() == ["4000.0"]
-    assert [line["executed"] for line in lines()] == [True]
-
-
-def test_a_kill_in_the_body_uses_the_answer_up(tmp_path: Path) -> None:
-    """A process that died in the body may have done it: the next one asks again."""
-    step = Steps(tmp_path)
 
     assert [step(name) for name in ("ask", "killed", "again")] == [
         (7, "waits"),
         (9, "killed"),
         (7, "waits"),
     ]
-    assert step.ran() == ["4000.0"]
+    assert (tmp_path / "ran").read_text().split() == ["4000.0"]
+    assert [line["executed"] for line in lines()] == [None]
+
+    assert step("answer") == (7, "done")
+    assert (tmp_path / "ran").read_text().split() == ["4000.0"] * 2
+    assert [line["executed"] for line in lines()] == [None, True]
 
 
 def test_async_checkpointers(refund: BaseTool, tmp_path: Path) -> None:
@@ -862,18 +717,12 @@ def test_subagents_of_deepagents(refund: BaseTool) -> None:
 
 
 def test_langgraph_is_imported_here_only() -> None:
-    """Without LangGraph everything else works, and the error says what to install."""
+    """Without LangGraph everything else works."""
     code = (
         "import sys, actionguard, actionguard.channels, actionguard.langchain\n"
         "assert 'langgraph' not in sys.modules\n"
-        "sys.modules['langgraph'] = None\n"
-        "import actionguard.langgraph"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    assert (
-        "ImportError: actionguard.langgraph needs LangGraph: pip install langgraph" in done.stderr
-    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_example(tmp_path: Path) -> None:
