@@ -199,7 +199,7 @@ class Entry(Call):
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
         #: The arguments as the line has them.
         self.args_json = json_text(args)
-        equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
+        equals = f'"tool": {_string(tool)}, "args": {self.args_json}, "needed_approval": '
         super().__init__(call_id, equals, writer.journal)
         self._begin = f'{{"timestamp": "{now}", {equals}'
         self._writer = writer
@@ -297,12 +297,12 @@ class Entry(Call):
         if decision is not None:
             answer = (
                 f'"approved": {_JSON[decision.approved is True]}, '
-                f'"decision_source": {json_text(decision.source)}, '
-                f'"decision_comment": {json_text(decision.comment)}'
+                f'"decision_source": {_string(decision.source)}, '
+                f'"decision_comment": {_string(decision.comment)}'
             )
             if decision.metadata:
                 metadata = f', "decision_metadata": {json_text(decision.metadata)}'
-        text = "null" if result is None else json_text(_in_short(result))
+        text = "null" if result is None else _string(_in_short(result))
         return (
             f'{self._begin}{_JSON[needed_approval]}, {answer}, "executed": {_JSON[executed]}, '
             f'"result": {text}, "error": {"null" if error is None else json_text(error)}, '
@@ -313,6 +313,11 @@ class Entry(Call):
 
 _NO_ANSWER = '"approved": null, "decision_source": null, "decision_comment": null'
 _JSON = {True: "true", False: "false", None: "null"}
+
+
+def _string(text: str | None) -> str:
+    """The same as `json_text`, in a tenth of the time for most strings."""
+    return quoted(text) if type(text) is str and text.isascii() else json_text(text)
 
 
 def _seconds(seconds: float | None) -> str:
@@ -339,8 +344,8 @@ def _at_the_end(path: str, needle: bytes) -> Iterator[dict[str, Any]]:
 
 def _equals(record: dict[str, Any]) -> str:
     """The same as `Call.equals`: a text inside an argument may look like it."""
-    tool, args = json_text(record.get("tool")), json_text(record.get("args"))
-    return f'"tool": {tool}, "args": {args}, "needed_approval": '
+    tool, args = record.get("tool"), json_text(record.get("args"))
+    return f'"tool": {json_text(tool)}, "args": {args}, "needed_approval": '
 
 
 def _age(record: dict[str, Any], now: datetime) -> float:
