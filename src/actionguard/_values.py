@@ -27,7 +27,8 @@ _MAX_DEPTH = 64
 _MAX_REPEATED = 100_000
 _MAX_PARTS = 200_000
 #: Within the least limit that CPython can be given for digits, so that every parser reads it.
-_MAX_INT = 10**640
+_MAX_DIGITS = 640
+_MAX_INT = 10**_MAX_DIGITS
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 #: How the tables, columns and arrays of data libraries are read whole; their str() is an excerpt.
@@ -349,11 +350,12 @@ def json_text(value: object) -> str:
     """
     known: dict[int, tuple[object, Any]] = {}
     try:
+        if _is_flat(value):  # as most calls are: 2 us instead of 3
+            text = _encode(value)
+            if len(text) < _MAX_DIGITS and "\\ud" not in text:
+                return text
         if _is_ready(value, known):
-            if known:
-                text = json.dumps(value, default=lambda item: known[id(item)][1], **_STRICT)
-            else:
-                text = _encode(value)
+            text = json.dumps(value, default=lambda item: known[id(item)][1], **_STRICT)
             if "\\ud" not in text:  # else it can be a lone surrogate
                 return text
     except Exception:  # a NaN, or what has a stand-in below
@@ -365,7 +367,13 @@ _STRICT: dict[str, Any] = {"allow_nan": False, "check_circular": False}
 _encode = json.JSONEncoder(**_STRICT).encode
 _STR = frozenset({str})
 _READY = frozenset({str, float, bool, type(None)})
+_FLAT = _READY | {int}
 _NOT_READY = (str, int, float, dict, list, tuple, set, frozenset, Enum)
+
+
+def _is_flat(value: Any) -> bool:
+    flat = type(value) is dict and _FLAT.issuperset(map(type, value.values()))
+    return flat and _STR.issuperset(map(type, value))
 
 
 def _is_ready(value: object, known: dict[int, tuple[object, Any]]) -> bool:
