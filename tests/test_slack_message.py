@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slackserver import refund
 
 from actionguard.channels.slack import SlackChannel
 from actionguard.core import Action
-
-
-def refund(amount: object = 50) -> Action:
-    return Action("refund", {"amount": amount, "customer_id": "cus_123"}, "Issue a refund.")
 
 
 def posted(action: Action, **options: Any) -> dict[str, Any]:
@@ -25,35 +22,24 @@ def posted(action: Action, **options: Any) -> dict[str, Any]:
     return payload
 
 
-def seen(text: str) -> str:
-    """The text as a reader of Slack sees it."""
-    return html.unescape(text.replace("\u200b", ""))
+def both_texts(payload: dict[str, Any]) -> tuple[str, str]:
+    return payload["text"], "\n".join(block["text"]["text"] for block in payload["blocks"])
 
 
-def block_text(payload: dict[str, Any]) -> str:
-    return "\n".join(block["text"]["text"] for block in payload["blocks"])
-
-
-def assert_within_limits(payload: dict[str, Any]) -> None:
-    assert len(payload["text"]) <= 40_000
+def assert_fit_and_dead(payload: dict[str, Any]) -> None:
+    """It is within Slack's limits, and nothing in it is markup, a link, a mention or an emoji."""
+    text, blocks = both_texts(payload)
+    assert len(text) <= 40_000
+    assert len(blocks) <= 10_000
     assert len(payload["blocks"]) <= 50
-    for block in payload["blocks"]:
-        assert 0 < len(block["text"]["text"]) <= {"header": 150, "section": 3_000}[block["type"]]
-    assert len(block_text(payload)) <= 10_000
-
-
-def assert_dead(payload: dict[str, Any]) -> None:
-    """Nothing in the message is markup, a link, a mention or an emoji."""
-    assert payload["mrkdwn"] is False
-    assert payload["parse"] == "none"
+    assert (payload["mrkdwn"], payload["parse"]) == (False, "none")
     assert payload["unfurl_links"] is payload["unfurl_media"] is False
     assert "link_names" not in payload
     for block in payload["blocks"]:
+        assert 0 < len(block["text"]["text"]) <= {"header": 150, "section": 3_000}[block["type"]]
         assert (block["text"]["type"], block["text"]["emoji"]) == ("plain_text", False)
-    for text in (payload["text"], block_text(payload)):
-        assert not re.search("[<>]", text)
-        assert not re.search("&(?!(amp|lt|gt);)", text)
-    assert not re.search(r"://|www\.|:[^\s:\u200b][^\s:]*:|@\w", payload["text"])
+    assert not re.search("[<>]|&(?!(amp|lt|gt);)", text + blocks)
+    assert not re.search(r"://|www\.|:[^\s:\u200b][^\s:]*:|@\w", text)
 
 
 ALIVE = [
@@ -72,17 +58,9 @@ def test_nothing_comes_alive(text: str) -> None:
     """Whatever an agent writes, wherever it writes it, is text and nothing else, and all there."""
     payload = posted(Action(text, {text: text, "list": [text, {text: text}]}, text))
 
-    assert_dead(payload)
-    for part in (payload["text"], block_text(payload)):
-        assert seen(part).count(text) == 7
-
-
-def test_names_stay_as_they_are() -> None:
-    """What cannot come alive has no hidden characters in it, so that people can search for it."""
-    text = posted(refund(4000.0))["text"]
-
-    assert "\u200b" not in text
-    assert "  customer_id = 'cus_123'" in text.splitlines()
+    assert_fit_and_dead(payload)
+    for part in both_texts(payload):
+        assert html.unescape(part.replace("\u200b", "")).count(text) == 7  # as a reader sees it
 
 
 def test_no_line_can_be_forged() -> None:
@@ -90,16 +68,11 @@ def test_no_line_can_be_forged() -> None:
     forged = "x\nId: 0000\r\n\u2028Approval \u202eton\u202c required\x1b[2J\u200b\x00"
     action = Action(forged, {forged: forged, "a = 1\n  b": 2}, forged)
 
-    payload = posted(action)
-
-    for part in (payload["text"], block_text(payload)):
+    for part in both_texts(posted(action)):
         lines = part.split("\n")
-        assert [line.partition(" ")[0] for line in lines if not line.startswith("  ")] == [
-            *("Approval", "Tool:", "About:", "Args:", "Id:", "Denied")
-        ]
-        assert part.isprintable() or set(part) - {"\n", "\u200b"} == {
-            c for c in part if c.isprintable()
-        }
+        starts = [line.partition(" ")[0] for line in lines if not line.startswith("  ")]
+        assert starts == ["Approval", "Tool:", "About:", "Args:", "Id:", "Denied"]
+        assert all(c.isprintable() for c in set(part) - {"\n", "\u200b"})
         assert f"\nId: {action.id}\n" in part
 
 
@@ -112,17 +85,22 @@ def test_both_forms_of_the_message_say_the_same() -> None:
             return said[-1]
 
     said: list[str] = []
-    payload = posted(Action("t", {"x": Fickle()}))
+    assert all(
+        "x = &lt;take 0&gt;" in part for part in both_texts(posted(Action("t", {"x": Fickle()})))
+    )
 
-    for part in (payload["text"], block_text(payload)):
-        assert "x = &lt;take 0&gt;" in part
 
+def test_plain_messages() -> None:
+    """A call with nothing to show says so, a repeat is told, and names can be searched for."""
+    bare = posted(Action("restart", {}))["text"]
+    assert bare.splitlines()[:3] == ["Approval required", "Tool: restart", "Args: none"]
 
-def test_message_without_arguments_or_description() -> None:
-    """A call with nothing to show says so."""
-    payload = posted(Action("restart", {}))
-
-    assert payload["text"].splitlines()[:3] == ["Approval required", "Tool: restart", "Args: none"]
+    action = refund(4000.0)
+    action.earlier = [{"state": "waiting"}]
+    for part in both_texts(posted(action)):
+        assert "\nTool: refund_customer\nThe same call is waiting\nAbout: Issue" in part
+        assert "  customer_id = 'cus_123'" in part.splitlines()
+        assert "\u200b" not in part
 
 
 @pytest.mark.parametrize("on_timeout", ["deny", "approve"])
@@ -133,17 +111,6 @@ def test_message_says_what_silence_means(timeout: float, shown: str, on_timeout:
 
     word = {"deny": "Denied", "approve": "Approved"}[on_timeout]
     assert text.endswith(f"\n{word} automatically after {shown}")
-
-
-def test_repeat_is_shown() -> None:
-    """What became of an equal call stands below the tool's name, in both forms."""
-    action = refund()
-    action.earlier = [{"state": "waiting"}]
-
-    payload = posted(action)
-
-    for part in (payload["text"], block_text(payload)):
-        assert "\nTool: refund\nThe same call is waiting\nAbout: Issue" in part
 
 
 def many(count: int, value: object) -> dict[str, Any]:
@@ -170,9 +137,8 @@ def test_limits(args: dict[str, Any]) -> None:
 
     payload = posted(action)
 
-    assert_within_limits(payload)
-    assert_dead(payload)
-    for text in (payload["text"], block_text(payload)):
+    assert_fit_and_dead(payload)
+    for text in both_texts(payload):
         assert re.search(r"\.\.\. \([\d,]+ more characters\)", text)
         assert "Tool: tooltool" in text
         assert f"Id: {action.id}" in text
@@ -180,14 +146,12 @@ def test_limits(args: dict[str, Any]) -> None:
 
 def test_what_was_left_out_is_counted() -> None:
     """Nothing is cut silently: characters and arguments that do not show are counted right."""
-    payload = posted(Action("t", {"a": "x" * 1_000_000}))
-    for text in (payload["text"], block_text(payload)):
+    for text in both_texts(posted(Action("t", {"a": "x" * 1_000_000}))):
         shown, _, rest = text.partition("... (")
         left_out = int(rest.partition(" ")[0].replace(",", ""))
         assert shown.count("x") + left_out == 1_000_000 + 1  # and the closing quote
 
-    payload = posted(Action("t", many(10_000, 1)))
-    for text in (payload["text"], block_text(payload)):
+    for text in both_texts(posted(Action("t", many(10_000, 1)))):
         left_out = int(re.findall(r"and ([\d,]+) more arguments", text)[0].replace(",", ""))
         assert text.count(" = 1") + left_out == 10_000
 
@@ -196,9 +160,7 @@ def test_short_arguments_stay_whole_beside_long_ones() -> None:
     """A long argument takes only the room that the others leave."""
     args = {**many(5, "x" * 100_000), "amount": 4000.0, "reason": "r" * 900}
 
-    payload = posted(Action("refund", args))
-
-    for text in (payload["text"], block_text(payload)):
+    for text in both_texts(posted(Action("refund", args))):
         assert "amount = 4000.0" in text
         assert f"reason = '{'r' * 900}'" in text
         assert text.count("more characters") == 5
@@ -219,7 +181,4 @@ anything = st.recursive(
 )
 def test_any_action_makes_a_message(name: str, args: dict[str, Any], about: str | None) -> None:
     """For every action the message is valid, within the limits, and dead."""
-    payload = posted(Action(name, args, about))
-
-    assert_within_limits(payload)
-    assert_dead(payload)
+    assert_fit_and_dead(posted(Action(name, args, about)))
