@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel, RootModel, SecretStr
+from pydantic import BaseModel, HttpUrl, RootModel, SecretStr
 
 from actionguard._values import json_text
 from actionguard.policy import ApprovalPolicy, Policy
@@ -544,6 +544,7 @@ def test_pattern_finds_text_wherever_it_is(value: object) -> None:
         range(3),
         UserString("preprod-1"),
         ip_network("10.0.0.0/8"),
+        HttpUrl("https://preprod-1/"),
         threading.Lock(),
         np.array([1, 2]),
     ],

@@ -382,7 +382,8 @@ def _piece(value: Any) -> list[str]:
 def _may_be_excerpt(value: object) -> bool:
     """Whether the text of a value that is one piece may leave out some of what it stands for."""
     cls = type(value)
-    if issubclass(cls, (UserString, range)) or cls.__module__ == "ipaddress":
+    known = cls.__module__ in ("ipaddress", "pydantic.networks")  # networks and URLs
+    if known or issubclass(cls, (UserString, range)):
         return False
     if any(getattr(cls, name, None) is not None for name in ("__len__", "__iter__", "__aiter__")):
         return True
