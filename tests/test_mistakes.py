@@ -101,7 +101,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a tool that its provider runs, in a list": (
         lambda: guard_tools([refund, WEB_SEARCH]),
-        "guard_tools() cannot guard a provider-side tool (a dict), because it runs at the provider",
+        TOOLS + "{'type': 'web_search'}: a tool that its provider runs cannot be guarded; if you ",
     ),
     "a list of tools": (
         lambda: guard([refund]),
@@ -113,11 +113,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "one tool instead of a list": (
         lambda: guard_tools(tool(refund)),
-        ": write [tool]",
+        "guard_tools() takes a list of tools, not ",
     ),
     "one function instead of a list": (
         lambda: guard_tools(refund),
-        ": write [tool]",
+        "guard_tools() takes a list of tools, not ",
     ),
     "a list in the list": (
         lambda: guard_tools([[refund]]),

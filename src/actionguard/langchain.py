@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
+from pydantic import BaseModel
 
 from actionguard._guard import guard
-from actionguard._options import check_memory, check_policy, checked_options, what_was_meant
+from actionguard._options import (
+    Options,
+    check_memory,
+    check_policy,
+    checked_options,
+    what_was_meant,
+)
 from actionguard._tool import ApprovalWrappedTool, check_names, guarded_with
 from actionguard.channels.base import ApprovalChannel
-from actionguard.policy import Policy
+from actionguard.policy import Policy, rule_names
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -53,57 +60,46 @@ def guard_tools(
             `secret` does.
         OSError: The audit log cannot be written at its path.
     """
-    is_one = isinstance(tools, (BaseTool, str, Mapping)) or hasattr(tools, "get_tools")
-    if is_one or not isinstance(tools, Iterable):
-        hint = ": write [tool]" if isinstance(tools, BaseTool) or callable(tools) else _hint(tools)
-        raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}{hint}")
+    # A tool is iterable, and so is a toolkit: they are models.
+    if isinstance(tools, (BaseModel, str, Mapping)) or not isinstance(tools, Iterable):
+        raise TypeError(f"guard_tools() takes a list of tools, not {tools!r}")
     all_tools = [_as_tool(tool) for tool in tools]
+    names = [tool.name for tool in all_tools]
     by_name, shared = (policy, None) if isinstance(policy, Mapping) else ({}, policy)
     options = checked_options(
         "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude, secret=secret
     )
-    _check_mapping(by_name, [tool.name for tool in all_tools])
-    own = {name: replace(options, policy=policy) for name, policy in by_name.items()}
-    for one in by_name.values():
-        assert options.fallback.audit is not None
-        check_memory("guard_tools", one, options.fallback.audit)
-    guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
-    check_names(options, guarded, "any of the tools")
-    for tool in guarded:
-        if tool.name in own:
-            check_names(own[tool.name], [tool], f"the tool {tool.name!r}", rules_only=True)
-    return guarded
-
-
-def _check_mapping(policies: Mapping[str, Policy], names: list[str]) -> None:
-    for name, policy in policies.items():
+    own: dict[str, Options] = {}
+    for name, its_policy in by_name.items():
         if name not in names:
             raise ValueError(
                 f"guard_tools(policy={{...}}) names {name!r}, which is not one of the tools; "
                 f"they are: {', '.join(map(repr, names)) or 'none'}"
             )
-        check_policy(f"guard_tools(policy={{{name!r}: ...}})", policy)
+        check_policy(f"guard_tools(policy={{{name!r}: ...}})", its_policy)
+        assert options.fallback.audit is not None
+        check_memory("guard_tools", its_policy, options.fallback.audit)
+        own[name] = replace(options, policy=its_policy)
+    guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
+    check_names(options, guarded, "any of the tools")
+    for tool in guarded:
+        if tool.name in own:
+            rules = rule_names(own[tool.name].policy)
+            # Other names may be those of other tools' arguments.
+            its_own = replace(
+                own[tool.name], exclude=options.exclude & rules, secret=options.secret & rules
+            )
+            check_names(its_own, [tool], f"the tool {tool.name!r}")
+    return guarded
 
 
 def _as_tool(tool: Any) -> BaseTool:
     if isinstance(tool, BaseTool):
         return tool
-    if isinstance(tool, Mapping):
-        raise TypeError(
-            "guard_tools() cannot guard a provider-side tool (a dict), because it runs at the "
-            f"provider: {dict(tool)!r}"
-        )
-    if callable(tool) and not isinstance(tool, type):
-        try:
-            return make_tool(tool)  # type: ignore[no-any-return]
-        except ValueError as error:  # it does not name the function
-            raise ValueError(f"guard_tools() cannot make a tool of {tool!r}: {error}") from error
-    raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{_hint(tool)}")
-
-
-def _hint(tool: Any) -> str:
-    if isinstance(tool, type):
-        return ": make an instance of it"
-    if hasattr(tool, "get_tools"):
-        return ": pass its get_tools()"
-    return "" if isinstance(tool, (str, Mapping)) else what_was_meant(tool)
+    if isinstance(tool, type) or not callable(tool):
+        hint = ": make an instance of it" if isinstance(tool, type) else what_was_meant(tool)
+        raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{hint}")
+    try:
+        return make_tool(tool)  # type: ignore[no-any-return]
+    except ValueError as error:  # it does not name the function
+        raise ValueError(f"guard_tools() cannot make a tool of {tool!r}: {error}") from error
