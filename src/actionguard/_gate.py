@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from actionguard._signature import Unnamed
-from actionguard._values import copied, json_text, stand_in
+from actionguard._values import cannot_change, copied, json_text, stand_in
 from actionguard.audit import AuditLog, Entry
 from actionguard.channels.base import ApprovalChannel, ask
 from actionguard.core import Action, Decision, blocked_message, denial_message, new_id
@@ -191,9 +191,10 @@ class _Passage:
     _needed = True  # until the policy says otherwise
     _earlier: Sequence[dict[str, Any]] = ()
     _id: str | None = None
+    #: The call as it was when a person was asked, if its arguments can change.
     _asked: Action | None = None
     _decision: Decision | None = None
-    #: The arguments as they were; empty until something is waited for.
+    #: The arguments as they were; empty until something is waited for, or if they cannot change.
     _before = ""
     _result: Any = None
     _refused: Refused | None = None
@@ -271,9 +272,10 @@ class _Passage:
 
     def asks(self) -> Action:
         """What the channel is asked: with a copy of the arguments, since it can do anything."""
-        self._before = self._entry.args_json if self._entry else json_text(self._shown)
         self._id = self._id or new_id()
-        self._asked = self._new_action()
+        self._watch()
+        if self._before:
+            self._asked = self._new_action()
         self._stage, self._asked_at = "channel", monotonic()
         return self._new_action()
 
@@ -304,6 +306,11 @@ class _Passage:
 
     # --- the body ---
 
+    def _watch(self) -> None:
+        """Remember the arguments before something is waited for, unless they cannot change."""
+        if not (self._before or cannot_change(self._shown)):
+            self._before = self._entry.args_json if self._entry else json_text(self._shown)
+
     def starts(self) -> None:
         """The last step before the body: the log is ready, and nothing has changed meanwhile."""
         if self._entry is not None:
@@ -314,7 +321,7 @@ class _Passage:
     async def astarts(self) -> None:
         """The same for async code."""
         if self._entry is not None:
-            self._before = self._before or self._entry.args_json
+            self._watch()
             await self._entry.aside(self._note_running)
             self._started_at = monotonic()
         self._start()

@@ -480,13 +480,18 @@ def copied(args: dict[str, Any], *, secrets: bool = False) -> dict[str, Any]:
         secrets: Whether what is secret by its type is replaced by its stand-in.
     """
     args = {**args}
-    try:
-        if _PLAIN.issuperset(map(type, args.values())):
-            return args
-    except TypeError:  # a class without a hash
-        pass
+    if cannot_change(args):
+        return args
     copier = _Copier(secrets=secrets)
     return {name: copier.of(value) for name, value in args.items()}
+
+
+def cannot_change(args: dict[str, Any]) -> bool:
+    """Whether all arguments are numbers, text or the like, which nobody can change."""
+    try:
+        return _PLAIN.issuperset(map(type, args.values()))
+    except TypeError:  # a class without a hash
+        return False
 
 
 class _Copier:

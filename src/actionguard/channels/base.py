@@ -49,7 +49,7 @@ class ApprovalChannel(ABC):
 def ask(channel: ApprovalChannel, action: Action) -> Decision:
     """Ask from sync code."""
     answer = channel.request_approval(action)
-    if not inspect.isawaitable(answer):
+    if isinstance(answer, Decision) or not inspect.isawaitable(answer):
         return answer
     # asyncio is slow to import, so only those who use it pay for that.
     from actionguard.channels._waiting import run_sync
