@@ -1,25 +1,31 @@
-"""The cases, in terms of what both releases have; run by `run.py`, one per process.
+"""What is measured; `run.py` runs each case in processes of its own, with one release or the other.
 
-Usage: python cases.py CASE FOLDER, with the release to be measured importable. Prints one JSON
-object: microseconds for each call (or what the case's name says), and for audited cases nothing
-that was not checked: the log must hold exactly one valid line for each call.
+Usage: python cases.py CASE FOLDER. Prints numbers as JSON, each named after its unit: `us` is
+microseconds for one guarded call, and `beside_us` for what it is compared with, which is measured
+in turn with it. QUICK=1 takes a twentieth of the samples.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
+import statistics
+import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial, wraps
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+QUICK = 20 if os.environ.get("QUICK") else 1
 ARGS = {"amount": 50.0, "customer_id": "cus_123"}
+CALL = {"type": "tool_call", "id": "1", "name": "refund", "args": ARGS}
 RECORD = {
     "timestamp": "2026-06-01T12:00:00.000000+00:00",
     "tool": "refund",
@@ -32,6 +38,7 @@ RECORD = {
     "result": "refunded",
     "error": None,
 }
+Numbers = dict[str, float]
 
 
 def refund(amount: float, customer_id: str) -> str:
@@ -44,183 +51,184 @@ async def arefund(amount: float, customer_id: str) -> str:
     return "refunded"
 
 
-def each(function: Callable[[], Any], calls: int) -> float:
-    """Microseconds for each of that many calls."""
-    function()
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls * 1e6
-
-
-async def aeach(function: Callable[[], Any], calls: int) -> float:
-    await function()
-    start = time.perf_counter()
-    for _ in range(calls):
-        await function()
-    return (time.perf_counter() - start) / calls * 1e6
-
-
-class Case:
-    """What a case needs: options for guard, and a count of the lines that it must leave."""
+class Measured:
+    """The release that is measured, and what its guards are given."""
 
     def __init__(self, folder: str) -> None:
         import actionguard
 
-        self.guard = actionguard
         self.path = Path(folder) / "audit.jsonl"
-        self.on = {"audit": str(self.path)}
-        self.off = {"audit": actionguard.AuditLog(enabled=False)}
-        self.released = {"policy": actionguard.ApprovalPolicy(require_always=False)}
-        self.threshold = {
-            "policy": actionguard.ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
-        }
+        self.release: Any = actionguard
+        self.off = actionguard.AuditLog(enabled=False)
+        self.loop = asyncio.new_event_loop()
+        self.calls = 0
 
-    def channel(self, approved: bool, seconds: float | None = None) -> Any:
-        guard = self.guard
+    def policy(self) -> Any:
+        return self.release.ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
 
-        class Channel(guard.ApprovalChannel):  # type: ignore[name-defined,misc]
-            name = "bench"
-
-            def request_approval(self, action: Any) -> Any:
+    def channel(self, approve: bool, seconds: float = 0, *, is_async: bool = False) -> Any:
+        class Plain(self.release.ApprovalChannel):  # type: ignore[misc,name-defined]
+            def request_approval(_, action: Any) -> Any:
                 if seconds:
                     time.sleep(seconds)
-                return guard.Decision(approved=approved)
+                return self.release.Decision(approve)
 
-        return Channel()
-
-    def async_channel(self, seconds: float = 0.0) -> Any:
-        guard = self.guard
-
-        class Channel(guard.ApprovalChannel):  # type: ignore[name-defined,misc]
-            name = "bench"
-
-            async def request_approval(self, action: Any) -> Any:
+        class Async(self.release.ApprovalChannel):  # type: ignore[misc,name-defined]
+            async def request_approval(_, action: Any) -> Any:
                 if seconds:
                     await asyncio.sleep(seconds)
-                return guard.Decision(approved=True)
+                return self.release.Decision(approve)
 
-        return Channel()
+        return Async() if is_async else Plain()
 
-    def check(self, expected: int) -> None:
-        lines = self.path.read_text().splitlines()
-        for line in lines:
-            json.loads(line)
+    def floor(self) -> Callable[[], Any]:
+        """The least that a line can cost: `json.dumps` of the record and one `os.write`."""
+        fd = os.open(self.path.with_name("floor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return lambda: os.write(fd, (json.dumps(RECORD) + "\n").encode())
+
+    def in_turn(
+        self, beside: Any, call: Any, *, rounds: int, batch: int = 1, pause: float = 0
+    ) -> Numbers:
+        """Median microseconds for one call of each, measured in the order A B B A.
+
+        Args:
+            beside: What the call is compared with.
+            call: Plain or async, like `beside`; it leaves one line in the log, if that is on.
+            rounds: How often each is measured, with two rounds before that to warm up.
+            batch: How many calls are one measurement.
+            pause: Seconds between measurements.
+        """
+        samples: dict[Any, list[float]] = {beside: [], call: []}
+        rounds = max(2, rounds // QUICK)
+        for number in range(rounds + 2):
+            for function in (beside, call) if number % 2 else (call, beside):
+                time.sleep(pause)
+                seconds = self._time(function, batch)
+                if number >= 2:
+                    samples[function].append(seconds / batch * 1e6)
+        self.calls += (rounds + 2) * batch
+        us, beside_us = statistics.median(samples[call]), statistics.median(samples[beside])
+        return {"us": us, "beside_us": beside_us}
+
+    def _time(self, function: Any, count: int) -> float:
+        async def all_of_it() -> float:
+            start = time.perf_counter()
+            for _ in range(count):
+                await function()
+            return time.perf_counter() - start
+
+        if inspect.iscoroutinefunction(function):
+            return self.loop.run_until_complete(all_of_it())
+        start = time.perf_counter()
+        for _ in range(count):
+            function()
+        return time.perf_counter() - start
+
+    def check(self, calls: int | None = None) -> None:
+        """Nothing counts that left more or less than a line for each call."""
+        lines = [json.loads(line) for line in self.path.read_text("ascii").splitlines()]
+        expected = self.calls if calls is None else calls
         if len(lines) != expected:
             raise AssertionError(f"{len(lines)} lines in the log instead of {expected}")
 
 
-def import_names(folder: str) -> float:
-    start = time.perf_counter()
-    from actionguard import ApprovalPolicy, AuditLog, CLIChannel, SlackChannel, guard  # noqa: F401
-
-    return (time.perf_counter() - start) * 1e6
+BURST: dict[str, Any] = {"rounds": 200, "batch": 20}
+ALONE: dict[str, Any] = {"rounds": 100, "pause": 0.003}
 
 
-def bare_plain(folder: str) -> float:
-    return each(lambda: refund(50.0, "cus_123"), 100_000)
+def audited(folder: str, how: dict[str, Any], amount: float, *, approve: bool) -> Numbers:
+    m = Measured(folder)
+    options = {"policy": m.policy(), "channel": m.channel(approve), "audit": str(m.path)}
+    guarded = m.release.guard(refund, on_denied="return", **options)
+    numbers = m.in_turn(m.floor(), lambda: guarded(amount, "cus_123"), **how)
+    m.check()
+    return numbers
 
 
-def floor(folder: str) -> float:
-    """The physical floor of a line: json.dumps of the record and one os.write."""
-    fd = os.open(Path(folder) / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return each(lambda: os.write(fd, (json.dumps(RECORD) + "\n").encode()), 20_000)
+def plain_off(folder: str) -> Numbers:
+    m = Measured(folder)
+
+    @wraps(refund)
+    def bare(*args: Any, **kwargs: Any) -> str:
+        return refund(*args, **kwargs)
+
+    guarded = m.release.guard(refund, policy=m.policy(), audit=m.off)
+    calls = (lambda: bare(50.0, "cus_123")), (lambda: guarded(50.0, "cus_123"))
+    return m.in_turn(*calls, rounds=200, batch=200)
 
 
-def plain_off(folder: str) -> float:
-    case = Case(folder)
-    guarded = case.guard.guard(refund, **case.threshold, **case.off)
-    return each(lambda: guarded(50.0, "cus_123"), 50_000)
+def async_alone(folder: str) -> Numbers:
+    m = Measured(folder)
+    guarded = m.release.guard(arefund, policy=m.policy(), audit=str(m.path))
+    write = m.floor()
+
+    async def call() -> Any:
+        return await guarded(50.0, "cus_123")
+
+    async def floor() -> Any:
+        return write()
+
+    numbers = m.in_turn(floor, call, **ALONE)
+    m.check()
+    return numbers
 
 
-def plain_audited(folder: str) -> float:
-    case = Case(folder)
-    guarded = case.guard.guard(refund, **case.threshold, **case.on)
-    result = each(lambda: guarded(50.0, "cus_123"), 10_000)
-    case.check(10_001)
-    return result
+def async_at_once(folder: str) -> Numbers:
+    m = Measured(folder)
+    guarded = m.release.guard(arefund, policy=m.policy(), audit=str(m.path))
+
+    async def call() -> Any:
+        await asyncio.gather(*(guarded(50.0, "cus_123") for _ in range(1_000)))
+
+    async def bare() -> Any:
+        await asyncio.gather(*(arefund(50.0, "cus_123") for _ in range(1_000)))
+
+    numbers = m.in_turn(bare, call, rounds=20)
+    m.check(1_000 * m.calls)
+    return {name: us / 1_000 for name, us in numbers.items()}
 
 
-def denied_audited(folder: str) -> float:
-    case = Case(folder)
-    guarded = case.guard.guard(refund, channel=case.channel(False), on_denied="return", **case.on)
-    result = each(lambda: guarded(4000.0, "cus_123"), 5_000)
-    case.check(5_001)
-    return result
+def async_held(folder: str) -> Numbers:
+    m = Measured(folder)
+    options = {"policy": m.policy(), "audit": m.off, "channel": m.channel(True, is_async=True)}
+    guarded = m.release.guard(arefund, **options)
+
+    async def held() -> Any:
+        return await guarded(4_000.0, "cus_123")
+
+    async def released() -> Any:
+        return await guarded(50.0, "cus_123")
+
+    numbers = m.in_turn(released, held, rounds=200, batch=50)
+    return {**numbers, "adds_us": numbers["us"] - numbers["beside_us"]}
 
 
-def async_audited(folder: str) -> float:
-    case = Case(folder)
-    guarded = case.guard.guard(arefund, **case.threshold, **case.on)
-    result = asyncio.run(aeach(lambda: guarded(50.0, "cus_123"), 10_000))
-    case.check(10_001)
-    return result
+def tool(folder: str, given: Any, function: Any, method: str) -> Numbers:
+    from langchain_core.tools import tool as make_tool
+
+    m = Measured(folder)
+    bare = make_tool("refund")(function)
+    guarded = m.release.guard(bare, policy=m.policy(), audit=str(m.path))
+    calls = [partial(getattr(t, method), given) for t in (bare, guarded)]
+    if function is arefund:
+        calls = [asynchronous(call) for call in calls]
+    numbers = m.in_turn(*calls, rounds=100, batch=10)
+    m.check()
+    return numbers
 
 
-def async_held_off(folder: str) -> float:
-    """An async channel that answers at once; the published release has none."""
-    case = Case(folder)
-    guarded = case.guard.guard(arefund, channel=case.async_channel(), **case.off)
-    return asyncio.run(aeach(lambda: guarded(50.0, "cus_123"), 10_000))
+def asynchronous(call: Callable[[], Any]) -> Any:
+    async def awaited() -> Any:
+        return await call()
+
+    return awaited
 
 
-def async_not_held_off(folder: str) -> float:
-    case = Case(folder)
-    guarded = case.guard.guard(arefund, **case.released, **case.off)
-    return asyncio.run(aeach(lambda: guarded(50.0, "cus_123"), 10_000))
-
-
-def _tools(folder: str) -> tuple[Any, Case]:
-    from langchain_core.tools import tool
-
-    return tool(refund), Case(folder)
-
-
-def tool_bare(folder: str) -> float:
-    from langchain_core.tools import tool
-
-    bare = tool(refund)
-    return each(lambda: bare.invoke(ARGS), 1_000)
-
-
-def tool_invoke(folder: str) -> float:
-    bare, case = _tools(folder)
-    guarded = case.guard.guard(bare, **case.threshold, **case.on)
-    result = each(lambda: guarded.invoke(ARGS), 1_000)
-    case.check(1_001)
-    return result
-
-
-def tool_call(folder: str) -> float:
-    bare, case = _tools(folder)
-    guarded = case.guard.guard(bare, **case.threshold, **case.on)
-    call = {"type": "tool_call", "id": "1", "name": "refund", "args": ARGS}
-    result = each(lambda: guarded.invoke(call), 1_000)
-    case.check(1_001)
-    return result
-
-
-def tool_ainvoke_bare(folder: str) -> float:
-    from langchain_core.tools import tool
-
-    bare = tool(arefund)
-    return asyncio.run(aeach(lambda: bare.ainvoke(ARGS), 1_000))
-
-
-def tool_ainvoke(folder: str) -> float:
-    from langchain_core.tools import tool
-
-    case = Case(folder)
-    guarded = case.guard.guard(tool(arefund), **case.threshold, **case.on)
-    result = asyncio.run(aeach(lambda: guarded.ainvoke(ARGS), 1_000))
-    case.check(1_001)
-    return result
-
-
-def _agent(tools: list[Any]) -> Any:
+def agent(folder: str) -> Numbers:
     from langchain.agents import create_agent
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
+    from langchain_core.tools import tool as make_tool
 
     class Model(GenericFakeChatModel):
         def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
@@ -228,272 +236,170 @@ def _agent(tools: list[Any]) -> Any:
 
     def replies() -> Any:
         while True:
-            call = {"type": "tool_call", "id": "1", "name": "refund", "args": ARGS}
-            yield AIMessage(content="", tool_calls=[call])
+            yield AIMessage(content="", tool_calls=[CALL])
             yield AIMessage(content="done")
 
-    return create_agent(Model(messages=replies()), tools)
+    m = Measured(folder)
+    bare = make_tool(refund)
+    guarded = m.release.guard(bare, policy=m.policy(), audit=str(m.path))
+    agents = [create_agent(Model(messages=replies()), [t]) for t in (bare, guarded)]
+    asked = {"messages": [("user", "refund")]}
+    numbers = m.in_turn(*(partial(a.invoke, asked) for a in agents), rounds=100)
+    m.check()
+    return numbers
 
 
-def agent_bare(folder: str) -> float:
-    from langchain_core.tools import tool
+def waiting_blocking(folder: str) -> Numbers:
+    """A thousand calls wait on a channel that blocks; meanwhile the program uses its executor."""
+    m = Measured(folder)
+    guarded = m.release.guard(arefund, channel=m.channel(True, 0.05), audit=m.off)
+    delays = []
 
-    agent = _agent([tool(refund)])
-    return each(lambda: agent.invoke({"messages": [("user", "refund")]}), 100)
-
-
-def agent_guarded(folder: str) -> float:
-    bare, case = _tools(folder)
-    agent = _agent([case.guard.guard(bare, **case.threshold, **case.on)])
-    result = each(lambda: agent.invoke({"messages": [("user", "refund")]}), 100)
-    case.check(101)
-    return result
-
-
-async def _many(guarded: Callable[[int], Any], count: int) -> tuple[float, float]:
-    """Seconds for that many calls at once, and the worst wait of the program's own to_thread."""
-    worst = 0.0
-    done = asyncio.Event()
-
-    async def program() -> None:
-        nonlocal worst
-        while not done.is_set():
+    async def program(calls: asyncio.Future[Any]) -> None:
+        while not calls.done():
             start = time.perf_counter()
             await asyncio.to_thread(lambda: None)
-            worst = max(worst, time.perf_counter() - start)
+            delays.append(time.perf_counter() - start)
             await asyncio.sleep(0.005)
 
-    beside = asyncio.ensure_future(program())
-    await asyncio.sleep(0.01)
-    start = time.perf_counter()
-    await asyncio.gather(*(guarded(n) for n in range(count)))
-    seconds = time.perf_counter() - start
-    done.set()
-    await beside
-    return seconds, worst
-
-
-def waiting_blocking_1000(folder: str) -> dict[str, float]:
-    case = Case(folder)
-    channel = case.channel(True, seconds=0.05)
-    guarded = case.guard.guard(arefund, channel=channel, **case.off)
-    seconds, worst = asyncio.run(_many(lambda n: guarded(float(n), "cus"), 1_000))
-    return {"us": seconds * 1e6, "to_thread_us": worst * 1e6}
-
-
-def waiting_async_10000(folder: str) -> dict[str, float]:
-    case = Case(folder)
-    guarded = case.guard.guard(arefund, channel=case.async_channel(0.05), **case.off)
-    before = threading.active_count()
-    peak_threads = 0
-
     async def main() -> float:
-        nonlocal peak_threads
+        await asyncio.to_thread(lambda: None)
         start = time.perf_counter()
-        tasks = [asyncio.ensure_future(guarded(float(n), "cus")) for n in range(10_000)]
-        await asyncio.sleep(0)
-        peak_threads = threading.active_count() - before
-        await asyncio.gather(*tasks)
+        calls = asyncio.gather(*(guarded(float(n), "cus") for n in range(1_000)))
+        await asyncio.gather(calls, program(calls))
         return time.perf_counter() - start
 
-    seconds = asyncio.run(main())
+    return {"s": asyncio.run(main()), "to_thread_ms": max(delays) * 1e3}
+
+
+def waiting_async(folder: str) -> Numbers:
+    """Ten thousand calls wait on an async channel."""
+    m = Measured(folder)
+    channel = m.channel(True, 0.05, is_async=True)
+    guarded = m.release.guard(arefund, channel=channel, audit=m.off)
+    threads = threading.active_count()
+
+    async def all_of(call: Callable[[float, str], Any], count: int) -> tuple[float, float, int]:
+        start, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
+        tasks = [asyncio.ensure_future(call(float(n), "cus")) for n in range(count)]
+        await asyncio.sleep(0)
+        used = tracemalloc.get_traced_memory()[0] - before
+        more = threading.active_count() - threads
+        await asyncio.gather(*tasks)
+        return time.perf_counter() - start, used / count / 1e3, more
+
+    seconds, _, more = asyncio.run(all_of(guarded, 10_000))
     tracemalloc.start()
-
-    async def measure() -> float:
-        bare = [asyncio.ensure_future(asyncio.sleep(0.05)) for _ in range(1_000)]
-        await asyncio.sleep(0)
-        at_rest = tracemalloc.get_traced_memory()[0]
-        tasks = [asyncio.ensure_future(guarded(float(n), "cus")) for n in range(1_000)]
-        await asyncio.sleep(0)
-        each_one = (tracemalloc.get_traced_memory()[0] - at_rest) / 1_000
-        await asyncio.gather(*tasks, *bare)
-        return each_one
-
-    return {"us": seconds * 1e6, "threads": peak_threads, "bytes_each": asyncio.run(measure())}
+    return {"s": seconds, "KB": asyncio.run(all_of(guarded, 1_000))[1], "threads": more}
 
 
-def _record(log: Any, guard: Any, payload: str, count: int) -> None:
-    action = guard.Action("refund", {"amount": 50.0, "note": payload})
+def record(log: Any, payload: str, count: int) -> None:
+    from actionguard import Action
+
+    action = Action("refund", {"amount": 50.0, "note": payload})
     for _ in range(count):
         log.record(action=action, needed_approval=False, decision=None, executed=True)
 
 
-def _log(folder: str, payload: str, writers: int, count: int) -> float:
-    case = Case(folder)
-    log = case.guard.AuditLog(case.path)
-    threads = [
-        threading.Thread(target=_record, args=(log, case.guard, payload, count))
-        for _ in range(writers)
-    ]
+def record_at(path: Path, payload: str, count: int) -> None:
+    from actionguard import AuditLog
+
+    record(AuditLog(path), payload, count)
+
+
+def lines(folder: str, how: str, workers: int, count: int, payload: str = "x") -> Numbers:
+    m = Measured(folder)
+    count = max(2, count // QUICK)
+    log = m.release.AuditLog(m.path)
+    make: Any = threading.Thread if how == "threads" else get_context("fork").Process
+    work, args = (record, log) if how == "threads" else (record_at, m.path)
+    running = [make(target=work, args=(args, payload, count)) for _ in range(workers)]
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for one in running:
+        one.start()
+    for one in running:
+        one.join()
     seconds = time.perf_counter() - start
-    case.check(writers * count)
-    return seconds / (writers * count) * 1e6
+    m.check(workers * count)
+    return {"us": seconds / (workers * count) * 1e6}
 
 
-def log_small_1_thread(folder: str) -> float:
-    return _log(folder, "x", 1, 8_000)
+def large_log(folder: str) -> Numbers:
+    """A line onto a million lines, beside one onto an empty log; and a call held there."""
+    m = Measured(folder)
+    empty, large = m.path.with_name("empty.jsonl"), m.path
+    large.write_bytes((json.dumps(RECORD) + "\n").encode() * (1_000_000 // QUICK))
+    calls = [partial(record, m.release.AuditLog(path), "x", 1) for path in (empty, large)]
+    numbers = m.in_turn(*calls, rounds=200, batch=20)
+    options = {"policy": m.policy(), "channel": m.channel(True), "audit": str(large)}
+    guarded = m.release.guard(refund, **options)
+    held = m.in_turn(*[lambda: guarded(50.0, "cus"), lambda: guarded(4_000.0, "cus")], rounds=200)
+    return {**numbers, "held_ms": held["us"] / 1e3}
 
 
-def log_small_8_threads(folder: str) -> float:
-    return _log(folder, "x", 8, 1_000)
-
-
-def log_1mb(folder: str) -> float:
-    return _log(folder, "x" * 1_000_000, 1, 20)
-
-
-def _process(folder: str, count: int) -> None:
-    case = Case(folder)
-    _record(case.guard.AuditLog(case.path), case.guard, "x", count)
-
-
-def log_small_4_processes(folder: str) -> float:
-    processes = [
-        get_context("fork").Process(target=_process, args=(folder, 2_000)) for _ in range(4)
-    ]
-    Case(folder)
-    start = time.perf_counter()
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    seconds = time.perf_counter() - start
-    Case(folder).check(8_000)
-    return seconds / 8_000 * 1e6
-
-
-def log_onto_a_million(folder: str) -> float:
-    case = Case(folder)
-    with open(case.path, "wb") as file:
-        file.write((json.dumps(RECORD) + "\n").encode() * 1_000_000)
-    log = case.guard.AuditLog(case.path)
-    action = case.guard.Action("refund", ARGS)
-
-    def record() -> None:
-        log.record(action=action, needed_approval=False, decision=None, executed=True)
-
-    return each(record, 2_000)
-
-
-def _guarded_1000(folder: str, guarded: Callable[..., list[Any]]) -> dict[str, float]:
-    """Microseconds and bytes for each of a thousand tools whose policy names an argument."""
+def guard_tools(folder: str, *, by_name: bool) -> Numbers:
     from langchain_core.tools import StructuredTool
 
-    case = Case(folder)
-    tools = [
-        StructuredTool.from_function(refund, name=f"refund_{n}", description="Refund.")
-        for n in range(1_000)
-    ]
-    options: dict[str, Any] = {**case.threshold, **case.off}
-    guarded(case.guard, tools[:1], options)
+    m = Measured(folder)
+    count = 1_000 // QUICK
+    tools = [StructuredTool.from_function(refund, name=f"refund_{n}") for n in range(count)]
+    policy: Any = {t.name: m.policy() for t in tools} if by_name else m.policy()
+    made = partial(m.release.guard_tools, tools, policy=policy, audit=m.off)
+    made()
     start = time.perf_counter()
-    kept = guarded(case.guard, tools, options)
-    us = (time.perf_counter() - start) * 1e3
-    del kept
+    made()
+    us = (time.perf_counter() - start) / count * 1e6
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    kept = guarded(case.guard, tools, options)
-    used = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
-    return {"us": us, "bytes_each": used}
+    kept = made()
+    return {"us": us, "KB": tracemalloc.get_traced_memory()[0] / len(kept) / 1e3}
 
 
-def guard_1000_tools(folder: str) -> dict[str, float]:
-    return _guarded_1000(folder, lambda guard, tools, options: guard.guard_tools(tools, **options))
+def imports(folder: str) -> Numbers:
+    code = (
+        "import sys, time; start = time.perf_counter();"
+        "from actionguard import ApprovalPolicy, AuditLog, CLIChannel, SlackChannel, guard;"
+        "print(time.perf_counter() - start, len({'asyncio', 'langchain_core'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    seconds, slow = done.stdout.split()
+    return {"ms": float(seconds) * 1e3, "modules": float(slow)}
 
 
-def guard_tools_singly(folder: str) -> dict[str, float]:
-    def singly(guard: Any, tools: list[Any], options: Any) -> list[Any]:
-        return [guard.guard(tool, **options) for tool in tools]
-
-    return _guarded_1000(folder, singly)
-
-
-# Does the cost of one more grow with how many there are? Microseconds for each, at each of these.
-SCALE = (10, 100, 1_000, 10_000)
+def policy(folder: str, **rules: Any) -> Numbers:
+    m = Measured(folder)
+    needs_approval = m.release.ApprovalPolicy(**rules).needs_approval
+    calls = (lambda: None), (lambda: needs_approval(ARGS))
+    return {"us": m.in_turn(*calls, rounds=200, batch=500)["us"]}
 
 
-def _scaled(cost: Callable[[int], float]) -> dict[str, float]:
-    costs = {f"at_{count}": cost(count) for count in SCALE}
-    return {"us": costs[f"at_{SCALE[-1]}"], **costs}
-
-
-def scale_waiting(folder: str) -> dict[str, float]:
-    """Calls that wait at once until the last of them is asked: their own work, not the wait."""
-    case = Case(folder)
-    guard = case.guard
-
-    class Channel(guard.ApprovalChannel):  # type: ignore[name-defined,misc]
-        name = "bench"
-
-        def __init__(self, count: int) -> None:
-            self.left = count
-            self.all_asked = asyncio.Event()
-
-        async def request_approval(self, action: Any) -> Any:
-            self.left -= 1
-            if not self.left:
-                self.all_asked.set()
-            await self.all_asked.wait()
-            return guard.Decision(approved=True)
-
-    async def wait(count: int) -> float:
-        guarded = guard.guard(arefund, channel=Channel(count), **case.off)
-        start = time.perf_counter()
-        await asyncio.gather(*(guarded(float(n), "cus") for n in range(count)))
-        return (time.perf_counter() - start) / count * 1e6
-
-    asyncio.run(wait(1_000))
-    return _scaled(lambda count: min(asyncio.run(wait(count)) for _ in range(10_000 // count)))
-
-
-def scale_tools(folder: str) -> dict[str, float]:
-    """A call of one tool among so many guarded ones."""
-    bare, case = _tools(folder)
-
-    def cost(count: int) -> float:
-        tools = [bare.model_copy(update={"name": f"refund_{n}"}) for n in range(count)]
-        guarded = case.guard.guard_tools(tools, **case.threshold, **case.off)
-        return min(each(lambda: guarded[-1].invoke(ARGS), 200) for _ in range(5))
-
-    return _scaled(cost)
-
-
-def scale_log(folder: str) -> dict[str, float]:
-    """A line onto a log of so many."""
-
-    def cost(count: int) -> float:
-        case = Case(f"{folder}/{count}")
-        log = case.guard.AuditLog(case.path)
-        _record(log, case.guard, "x", count)
-        costs = [each(lambda: _record(log, case.guard, "x", 1), 200) for _ in range(5)]
-        case.check(count + 5 * 201)
-        return min(costs)
-
-    return _scaled(cost)
-
-
-def _policy(folder: str, args: dict[str, Any], **rules: Any) -> float:
-    policy = Case(folder).guard.ApprovalPolicy(**rules)
-    return each(lambda: policy.needs_approval(args), 100_000)
-
-
-def policy_threshold(folder: str) -> float:
-    return _policy(folder, ARGS, amount_over={"arg": "amount", "threshold": 100})
-
-
-def policy_regex(folder: str) -> float:
-    return _policy(folder, ARGS, match_args={"customer_id": "^prod-"})
-
-
-def policy_predicate(folder: str) -> float:
-    return _policy(folder, ARGS, require_if=lambda args: args["amount"] > 100)
-
+CASES: dict[str, Callable[[str], Numbers]] = {
+    "plain_alone": partial(audited, how=ALONE, amount=50.0, approve=True),
+    "plain_burst": partial(audited, how=BURST, amount=50.0, approve=True),
+    "held_alone": partial(audited, how=ALONE, amount=4_000.0, approve=True),
+    "held_burst": partial(audited, how=BURST, amount=4_000.0, approve=True),
+    "denied_burst": partial(audited, how=BURST, amount=4_000.0, approve=False),
+    "plain_off": plain_off,
+    "async_alone": async_alone,
+    "async_at_once": async_at_once,
+    "async_held": async_held,
+    "tool_invoke": partial(tool, given=ARGS, function=refund, method="invoke"),
+    "tool_call": partial(tool, given=CALL, function=refund, method="invoke"),
+    "tool_ainvoke": partial(tool, given=ARGS, function=arefund, method="ainvoke"),
+    "agent": agent,
+    "waiting_blocking": waiting_blocking,
+    "waiting_async": waiting_async,
+    "lines_thread": partial(lines, how="threads", workers=1, count=8_000),
+    "lines_threads": partial(lines, how="threads", workers=8, count=1_000),
+    "lines_processes": partial(lines, how="processes", workers=4, count=2_000),
+    "lines_large": partial(lines, how="threads", workers=1, count=20, payload="x" * 1_000_000),
+    "large_log": large_log,
+    "guard_tools": partial(guard_tools, by_name=False),
+    "guard_tools_by_name": partial(guard_tools, by_name=True),
+    "imports": imports,
+    "policy_threshold": partial(policy, amount_over={"arg": "amount", "threshold": 100}),
+    "policy_regex": partial(policy, match_args={"customer_id": "^prod-"}),
+    "policy_predicate": partial(policy, require_if=lambda args: args["amount"] > 100),
+}
 
 if __name__ == "__main__":
-    measured = globals()[sys.argv[1]](sys.argv[2])
-    print(json.dumps(measured if isinstance(measured, dict) else {"us": measured}))
+    print(json.dumps(CASES[sys.argv[1]](sys.argv[2])))
