@@ -675,7 +675,6 @@ KEY = Key("prod")
     [
         ({"tags": ["prod"]}, lambda value: value.clear()),
         ([["prod"]], lambda value: value[0].clear()),
-        (MappingProxyType({"tags": ["prod"]}), lambda value: value["tags"].clear()),
         (Backed(["prod"]), lambda value: value.inside.clear()),
         (Backed(deque(["prod"])), lambda value: value.inside.clear()),
         (Backed(Customer("prod")), lambda value: setattr(value.inside, "id", "")),

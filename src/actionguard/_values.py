@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from array import array
-from collections import ChainMap, OrderedDict, UserDict, UserList, deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,7 +14,7 @@ from enum import Enum
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import PurePath
-from types import MappingProxyType, MemberDescriptorType
+from types import MemberDescriptorType
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +22,8 @@ from uuid import UUID
 #: person reads, and few enough for every JSON parser.
 _MAX_DEPTH = 64
 #: How many parts a text may have of containers that were met before: a web of shared objects,
-#: followed along all its paths, has no end. Nor have getters that make new objects each time.
+#: followed along all its paths, has no end.
 _MAX_REPEATED = 100_000
-_MAX_PARTS = 200_000
 #: Within the least limit that CPython can be given for digits, so that every parser reads it.
 _MAX_DIGITS = 640
 _MAX_INT = 10**_MAX_DIGITS
@@ -63,7 +61,7 @@ def _reader(cls: Any) -> Any:
         return None
     if issubclass(cls, Enum):  # whatever it is besides
         return lambda value: {value._name_: value._value_}
-    read = dict.copy if cls is dict else _by_base(_READERS, cls)
+    read = _by_base(_READERS, cls)
     if read is not None:
         return read
     names, extra = _field_names(cls)
@@ -75,37 +73,16 @@ def _reader(cls: Any) -> Any:
     return way and (lambda value: _whole(value, library, way))
 
 
-def _steady(read: Callable[[Any], Iterable[Any]], value: object) -> list[Any]:
-    for _ in range(100):
-        with suppress(RuntimeError):  # another thread changed it between two steps
-            return list(read(value))
-    return list(read(value))
+def _listed(cls: Any, value: object) -> list[Any]:
+    return list(cls.__iter__(value))
 
 
-def _attributes(value: object) -> dict[str, Any]:
-    attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
-    return attributes
-
-
-def _items(read: Callable[[Any], Any], value: object) -> dict[Any, Any]:
-    return dict(_steady(read, value))
-
-
-def _wrapped(attribute: str, value: object) -> Any:
-    return parts(_attributes(value)[attribute])
-
-
-_SEQUENCES: tuple[Any, ...]
-_SEQUENCES = (tuple, set, frozenset, deque, *map(type, ({}.keys(), {}.values(), {}.items())))
-_WRAPPERS = {UserDict: "data", UserList: "data", ChainMap: "maps"}
+#: How containers are read, whatever a subclass makes of itself.
 _READERS: dict[Any, Any] = {
-    OrderedDict: partial(_items, OrderedDict.items),  # whose order dict.items ignores
-    dict: partial(_items, dict.items),
+    OrderedDict: lambda value: dict(OrderedDict.items(value)),  # whose order dict.copy ignores
+    dict: lambda value: dict(dict.items(value)),
     list: list.copy,
-    array: array.tolist,
-    MappingProxyType: lambda value: dict(value.items()),
-    **{cls: partial(_steady, cls.__iter__) for cls in _SEQUENCES},
-    **{cls: partial(_wrapped, name) for cls, name in _WRAPPERS.items()},
+    **{cls: partial(_listed, cls) for cls in (tuple, set, frozenset, deque)},
 }
 
 
@@ -265,7 +242,7 @@ class _Walk:
             return _named(value, "contains itself")
         if not depth:
             return _named(value, f"nested more than {_MAX_DEPTH} levels deep")
-        if self._repeated > _MAX_REPEATED or len(self._met) > _MAX_PARTS:
+        if self._repeated > _MAX_REPEATED:
             return _named(value, "repeated too often")
         self._met[me] = value
         self._above.add(me)
@@ -325,7 +302,7 @@ def _group_text(value: Any, inside: dict[Any, Any] | list[Any], written: list[st
     if issubclass(cls, Enum):
         return f"<{name}.{value._name_}: {text}>"
     if type(inside) is dict:
-        if not issubclass(cls, (dict, UserDict, MappingProxyType)):
+        if not issubclass(cls, dict):
             return f"{name}({', '.join(map('{}={}'.format, map(label, inside), written))})"
         keys = [repr(key) if type(key) is str else show(key) for key in inside]
         text = "{" + ", ".join(map("{}: {}".format, keys, written)) + "}"
@@ -348,64 +325,19 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
-    known: dict[int, tuple[object, Any]] = {}
     try:
-        if _is_flat(value):  # as most calls are: 2 us instead of 3
-            text = _encode(value)
-            if len(text) < _MAX_DIGITS and "\\ud" not in text:
-                return text
-        if _is_ready(value, known):
-            text = json.dumps(value, default=lambda item: known[id(item)][1], **_STRICT)
-            if "\\ud" not in text:  # else it can be a lone surrogate
-                return text
-    except Exception:  # a NaN, or what has a stand-in below
+        if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
+            text = _encode(value) if _STR.issuperset(map(type, value)) else ""
+            if text and len(text) < _MAX_DIGITS and "\\ud" not in text:  # a lone surrogate
+                return text  # as for most calls: 2 us instead of 10
+    except Exception:  # a NaN, or a class without a hash
         pass
     return _encode(_Walk(_JSON, _other_json, _group_json).of(value))
 
 
-_STRICT: dict[str, Any] = {"allow_nan": False, "check_circular": False}
-_encode = json.JSONEncoder(**_STRICT).encode
+_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 _STR = frozenset({str})
-_READY = frozenset({str, float, bool, type(None)})
-_FLAT = _READY | {int}
-_NOT_READY = (str, int, float, dict, list, tuple, set, frozenset, Enum)
-
-
-def _is_flat(value: Any) -> bool:
-    flat = type(value) is dict and _FLAT.issuperset(map(type, value.values()))
-    return flat and _STR.issuperset(map(type, value))
-
-
-def _is_ready(value: object, known: dict[int, tuple[object, Any]]) -> bool:
-    """Whether the encoder can have the value as it is: a third of the time of a walk.
-
-    Goes down level by level, so that cycles and webs end soon, and notes what is inside records.
-    """
-    level, count = [value], 0
-    for _ in range(_MAX_DEPTH):
-        items: list[Any] = []
-        for group in level:
-            inside: Any = group
-            if type(group) not in (dict, list, tuple):
-                if issubclass(type(group), _NOT_READY):
-                    return False
-                inside = parts(group)
-                known[id(group)] = group, _other_json(group) if inside is None else inside
-            if type(inside) is dict:
-                if not _STR.issuperset(map(type, inside)):
-                    return False
-                items += inside.values()
-            else:
-                items += inside or ()
-        level = [
-            i
-            for i in items
-            if type(i) not in _READY and not (type(i) is int and -_MAX_INT < i < _MAX_INT)
-        ]
-        count += len(items)
-        if not level or count > _MAX_PARTS:
-            return not level
-    return False
+_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 def _int_json(value: int) -> int | str:
@@ -520,19 +452,19 @@ class _Copier:
             return value
         if base not in _BASES:  # a library's own way
             return base(value)
-        inside: Any = memoryview(value) if base is bytearray else base is object or parts(value)
-        if base is MappingProxyType:
-            return base(self.of(inside))
-        # A key can be found by its identity: it stays itself, unless it may hold a secret.
-        key = self.of if self._secrets else _itself
+        if base is bytearray:
+            return bytearray(value) if cls is base else value
+        inside: Any = base is object or parts(value)
         if base in (tuple, frozenset):
-            items = list(map(self.of if base is tuple else key, inside))
+            items = list(map(self.of, inside))
             if all(new is old for new, old in zip(items, inside, strict=True)):
                 return value
             shell = base.__new__(cls, items)
         else:
             shell = base.__new__(cls)
             self._done[id(value)] = value, shell
+        # A key can be found by its identity: it stays itself, unless it may hold a secret.
+        key = self.of if self._secrets else _itself
         if base in (dict, OrderedDict):
             for name, item in inside.items():
                 base.__setitem__(shell, key(name), self.of(item))
@@ -540,8 +472,8 @@ class _Copier:
             set.update(shell, map(key, inside))
         elif base is deque:
             deque.__init__(shell, map(self.of, inside), value.maxlen)
-        elif base in (list, bytearray):
-            base.__init__(shell, map(self.of, inside))
+        elif base is list:
+            list.extend(shell, map(self.of, inside))
         if cls is not base:
             self._copy_state(cls, shell, value)
         return shell
@@ -549,8 +481,8 @@ class _Copier:
     def _copy_state(self, cls: Any, shell: Any, value: Any) -> None:
         """Copy what stands in `__dict__` and slots: a field may be a property over any of it."""
         with suppress(AttributeError):
-            state = dict.copy(_attributes(value))
-            _attributes(shell).update({name: self.of(item) for name, item in state.items()})
+            state = dict.copy(object.__getattribute__(value, "__dict__"))
+            vars(shell).update({name: self.of(item) for name, item in state.items()})
         for slot in _slots(cls):
             with suppress(AttributeError):  # it is empty
                 slot.__set__(shell, self.of(slot.__get__(value)))
@@ -561,18 +493,7 @@ def _itself(key: Any) -> Any:
 
 
 _BASES: tuple[Any, ...]
-_BASES = (
-    tuple,
-    frozenset,
-    OrderedDict,
-    dict,
-    list,
-    set,
-    deque,
-    bytearray,
-    MappingProxyType,
-    object,
-)
+_BASES = (tuple, frozenset, OrderedDict, dict, list, set, deque, bytearray, object)
 
 
 @_cached
@@ -580,13 +501,12 @@ def _copy_base(cls: Any) -> Any:
     """What makes a copy of a class's values; None if they are passed by reference."""
     if hasattr(cls, "__del__") or issubclass(cls, Enum):
         return None  # its __del__ would close what the two share
-    library = array if issubclass(cls, array) else _library_base(cls)
+    library = _library_base(cls)
     if library is not None:
         copy = getattr(cls, "copy", None) or getattr(cls, "__copy__", None)
         return copy if cls is library else None
     base = next(base for base in _BASES if issubclass(cls, base))
-    is_record = _field_names(cls)[0] or _by_base(_WRAPPERS, cls)
-    return base if base is not object or is_record else None
+    return base if base is not object or _field_names(cls)[0] is not None else None
 
 
 @_cached
