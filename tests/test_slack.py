@@ -82,10 +82,9 @@ def test_posts_and_returns_the_answer(hook: Hook, ask: Ask) -> None:
 def test_async_poll_fn_is_awaited(hook: Hook, ask: Ask) -> None:
     """poll_fn may be async; a source that it names stays."""
     answer = Decision(True, source="store")
+    channel = SlackChannel(hook.url, poll_fn=mock.AsyncMock(return_value=answer))
 
-    assert (
-        ask(SlackChannel(hook.url, poll_fn=mock.AsyncMock(return_value=answer)), refund()) == answer
-    )
+    assert ask(channel, refund()) == answer
 
 
 @both
@@ -100,7 +99,7 @@ def test_polls_until_the_timeout(
     timeout: float,
     interval: float,
     pauses: int,
-    on_timeout: str,
+    on_timeout: Any,
 ) -> None:
     """The last look is when time is up; then on_timeout decides, which is no person's decision."""
     answers: list[Decision | None] = [None] * (pauses + 2)
@@ -380,19 +379,14 @@ def test_bad_options(name: str, values: tuple[Any, ...], told: str) -> None:
 
 def test_bad_url() -> None:
     """A URL that cannot work is refused at once, without being shown."""
-    good = f"https://slack.example{PATH}"
+    good, hidden = f"https://slack.example{PATH}", f"slack.example{PATH}"
+    no_urls = ("", "hooks", PATH, f"ftp://{hidden}", f"http://{PATH}", PATH.encode(), None, 7)
     for url in (
-        *(
-            "",
-            "hooks",
-            PATH,
-            f"ftp://slack.example{PATH}",
-            f"http://{PATH}",
-            f"{good}\n",
-            f" {good}",
-        ),
-        *(f"https://slack.example/a b{PATH}", f"https://slack.example\u200b{PATH}"),
-        *(PATH.encode(), None, 7),
+        *no_urls,
+        f"{good}\n",
+        f" {good}",
+        f"https://a b{hidden}",
+        f"https://\u200b{hidden}",
     ):
         with pytest.raises(ValueError, match=r"webhook_url must be an http\(s\) URL") as caught:
             SlackChannel(url)  # type: ignore[arg-type]
