@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from itertools import islice, takewhile
-from typing import NamedTuple
 
 from actionguard._values import cut, escape, label, shares, show
 from actionguard.channels.base import earlier_line
@@ -22,8 +21,6 @@ _NO_LIMIT = 10**9
 _NAME_LIMIT = 60
 #: The arguments get this many lines at least, if need be in place of the description.
 _FEW_LINES = 4
-#: In a window with fewer columns, notes are as short as can be.
-_FEW_CELLS = 48
 
 #: What the banner itself draws, and what stands for it where there is no more than ASCII.
 _ASCII = str.maketrans(
@@ -39,19 +36,16 @@ class Banner:
         columns: Width of the window; taken for 20 if it is less.
         rows: Height of the window; None where there is none.
         encoding: Characters that it cannot say are shown as escapes.
-        dumb: Whether the terminal is known to draw no more than ASCII.
     """
 
-    def __init__(
-        self, action: Action, columns: int, rows: int | None, encoding: str, *, dumb: bool
-    ) -> None:
+    def __init__(self, action: Action, columns: int, rows: int | None, encoding: str) -> None:
         self._action = action
         self._width = max(columns, 20) - 1  # terminals differ in what the last column does
         self._encoding = encoding
         # Besides, the question takes a line or two, and the outcome one.
         self._room = rows - 2 - len(QUESTION + "yes") // self._width if rows else _MOST_LINES
         drawn = "".join(map(chr, _ASCII))
-        self._plain = dumb or self._sayable(drawn) != drawn
+        self._plain = self._sayable(drawn) != drawn
         #: Whether something was left out of what was laid out last.
         self.is_cut = False
 
@@ -106,7 +100,7 @@ class Banner:
         return self._drawn("─") * min(_RULE, self._width)
 
     def _lines(self, text: str) -> list[str]:
-        return [row.text for row in self._wrap(self._drawn(text), " ", "    ")]
+        return [line for line, _ in self._wrap(self._drawn(text), " ", "    ")]
 
     def _arguments(self, room: int) -> list[str]:
         count = len(self._action.args)
@@ -128,47 +122,37 @@ class Banner:
         return lines
 
     def _fit(self, text: str, first: str, room: int) -> list[str]:
-        """The text in at most so many lines; if it is too long, some in its middle are left out."""
-        text, most, gap = self._sayable(text), 2 * room * self._width, self._drawn("…")
-        if len(text) <= 2 * most:
-            rows = list(self._rows(text, first))
-        else:  # only its ends can be seen
-            rows = [*self._rows(text[:most], first)]
-            rows += self._rows(text[-most:], first, len(text) - most)
+        """The text in at most so many lines; if it is too long, the last says what is left out."""
+        text = self._sayable(text)
+        rows = list(islice(self._rows(text, first), room + 1))
         if len(rows) <= room:
-            return [row.text for row in rows]
+            return [line for line, _ in rows]
         self.is_cut = True
         if room == 1:
-            note = self._note(f" {gap} {len(text):,}", " characters")
+            note = self._drawn(f" … {len(text):,} characters")[: self._width - len(first) - 3]
             return [first + text[: _reach(text, 0, self._width - len(first + note))] + note]
-        tail = rows[len(rows) - (room - 1) // 3 :]
-        head = rows[: room - 1 - len(tail)]
-        start, end = head[-1].end, tail[0].start if tail else len(text)
-        number = self._note(f"{end - start:,}", " characters")
-        newline = "\n"
-        if text[start] == newline and (not tail or text[end - 1] == newline):
-            number = f"{text.count(newline, start, end) - bool(tail):,} lines"
-        note = self._note(f"      {gap} {number}", " left out")
-        return [*(row.text for row in head), note, *(row.text for row in tail)]
+        left = text[rows[room - 2][1] :]
+        is_whole = left.startswith("\n")  # the last line that is shown
+        number = f"{left.count(left[0]):,} lines" if is_whole else f"{len(left):,} characters"
+        note = self._drawn(f"      … {number} left out")[: self._width]
+        return [*(line for line, _ in rows[: room - 1]), note]
 
-    def _note(self, number: str, what: str) -> str:
-        """How much is left out; a small window has no room for words."""
-        return number + what if self._width >= _FEW_CELLS else number
-
-    def _rows(self, text: str, first: str, start: int = 0) -> Iterator[_Row]:
+    def _rows(self, text: str, first: str) -> Iterator[tuple[str, int]]:
         """The lines of a text of one row or several, each marked as what it continues."""
+        start = 0
         for row in text.split("\n"):
-            yield from self._wrap(row, first, self._drawn("      ┆ "), start)
+            for line, end in self._wrap(row, first, self._drawn("      ┆ ")):
+                yield line, start + end
             first, start = self._drawn("      │ "), start + len(row) + 1
 
-    def _wrap(self, text: str, first: str, rest: str, start: int = 0) -> Iterator[_Row]:
-        """The text in lines of the window's width, so that the terminal itself never wraps one."""
+    def _wrap(self, text: str, first: str, rest: str) -> Iterator[tuple[str, int]]:
+        """Lines that the terminal need not wrap, and where in the text each ends."""
         text, begin = self._sayable(text), 0
         while True:
             end = _reach(text, begin, self._width - len(first))
             if end < len(text):
                 end = text.rfind(" ", (begin + end) // 2, end) + 1 or end
-            yield _Row(first + text[begin:end], start + begin, start + end)
+            yield first + text[begin:end], end
             if end == len(text):
                 return
             first, begin = rest, end
@@ -178,14 +162,6 @@ class Banner:
 
     def _sayable(self, text: str) -> str:
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
-
-
-class _Row(NamedTuple):
-    """One line on the screen, and where it stands in the text that it shows."""
-
-    text: str
-    start: int
-    end: int
 
 
 def _text(lines: list[str]) -> str:

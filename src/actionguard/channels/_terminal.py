@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import contextvars
 import os
 import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TextIO
 
-from actionguard.channels.base import outcome_of, start_thread
+from actionguard.channels.base import outcome_of, start_thread, waiter
 
 #: Seconds after which a reader looks whether its question still stands.
 GLANCE = 0.1
@@ -32,23 +32,13 @@ class Unanswered(Exception):
     """Nobody answers the question, for the reason given."""
 
 
-def replaced_input() -> Input | None:
-    """What a notebook, or a test, put in place of Python's own `input`."""
+def person() -> int | Input:
+    """Who answers: the descriptor of the terminal at stdin, or `input` where it has to do."""
     owner = getattr(builtins.input, "__self__", None)
     # The prompt of Python 3.13 has one that belongs to its own lines.
-    is_pythons = owner is builtins or type(owner).__module__ == "_pyrepl.readline"
-    return None if is_pythons else builtins.input
-
-
-def keyboard() -> int | Input:
-    """The descriptor of the terminal at stdin; `input` where it cannot be read with care."""
-    if sys.stdin is None:
-        raise Unanswered("there is no standard input")
-    try:
-        is_terminal = sys.stdin.isatty()
-    except (AttributeError, OSError, ValueError) as error:
-        raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from None
-    if not is_terminal:
+    if owner is not builtins and type(owner).__module__ != "_pyrepl.readline":
+        return builtins.input  # a notebook, or a test, replaced it
+    if not is_terminal(sys.stdin):
         raise Unanswered(
             "standard input is not a terminal, so nobody can be asked there; use another channel, "
             "or CLIChannel(input_fn=input) to take the answers from it all the same"
@@ -59,17 +49,10 @@ def keyboard() -> int | Input:
         descriptor = sys.stdin.fileno()
     except (ImportError, OSError, ValueError):  # a console of Windows, or of IDLE
         return builtins.input
-    if _is_in_background(descriptor):
-        raise Unanswered("this process runs in the background of its terminal")
+    with contextlib.suppress(OSError):  # not our controlling terminal: no job control here
+        if os.tcgetpgrp(descriptor) not in (0, os.getpgrp()):  # reading would stop the process
+            raise Unanswered("this process runs in the background of its terminal")
     return descriptor
-
-
-def _is_in_background(descriptor: int) -> bool:
-    """Whether reading would stop the process, because its terminal belongs to another job."""
-    try:
-        return os.tcgetpgrp(descriptor) not in (0, os.getpgrp())
-    except OSError:  # not our controlling terminal: no job control here
-        return False
 
 
 def is_terminal(stream: object) -> bool:
@@ -87,15 +70,6 @@ def window(stream: TextIO) -> tuple[int, int | None]:
     except (AttributeError, OSError, ValueError):
         return 80, 24 if is_terminal(stream) else None
     return size.columns or 80, size.lines or 24  # a terminal may not know its size
-
-
-def open_terminal(descriptor: int) -> TextIO:
-    """The terminal that a descriptor reads from, opened for writing."""
-    try:
-        screen = os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY)
-    except OSError as error:  # a container may hide its name
-        raise Unanswered("standard error is not the terminal at standard input") from error
-    return open(screen, "w", encoding=sys.stdin.encoding, errors="backslashreplace")
 
 
 # --- answers ---------------------------------------------------------------------------------
@@ -157,36 +131,23 @@ def call_input(function: Input, question: str, look: Look) -> str:
     global _left_behind
     outcome: list[Callable[[], str]] = []
     is_replaced = function is builtins.input
-    context = contextvars.copy_context()  # by which a kernel knows the cell
-    thread = start_thread(
-        lambda: outcome.append(outcome_of(lambda: context.run(function, question)))
-    )
+    thread = start_thread(lambda: outcome.append(outcome_of(partial(function, question))))
     try:
         while thread.is_alive():
             look()
-            if is_replaced:
-                _check_that_it_stands(function)
+            if is_replaced and builtins.input is not function:
+                # A notebook removes the box of a cell that is over. Each cell has its own `input`.
+                raise Unanswered(WITHDRAWN)  # noqa: TRY301
             thread.join(GLANCE)
     except BaseException:
         _left_behind = thread
-        if is_replaced:
-            _interrupt(thread)
+        if is_replaced:  # a notebook's would wait for ever
+            import ctypes
+
+            raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
         raise
     return outcome[0]()
-
-
-def _check_that_it_stands(function: Input) -> None:
-    # A notebook removes the box of a cell that is over. Each cell has its own `input`.
-    if builtins.input is not function:
-        raise Unanswered(WITHDRAWN)
-
-
-def _interrupt(thread: threading.Thread) -> None:
-    """Raise KeyboardInterrupt in a thread: a notebook's `input` would wait for ever."""
-    import ctypes
-
-    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------
@@ -201,8 +162,9 @@ def hearing_ctrl_c(look: Look) -> Iterator[Look]:
     waiting. `signal` cannot help: only the main thread may use it. Any thread can tell faulthandler
     to write to a file at a signal, before whatever else is done about it.
     """
-    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None) or os.name == "nt":
-        yield look
+    is_ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+    if waiter.in_main_thread or is_ignored or os.name == "nt":
+        yield look  # in the main thread, asyncio cancels the task
         return
     import faulthandler
 

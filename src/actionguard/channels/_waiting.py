@@ -7,19 +7,19 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from types import CodeType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from actionguard.channels.base import (
     ApprovalChannel,
-    AsyncCaller,
     async_form,
     outcome_of,
+    raising,
     start_thread,
-    work_for,
+    waiter,
 )
 from actionguard.core import Action, Decision
 
@@ -28,16 +28,12 @@ T = TypeVar("T")
 
 async def ask_async(channel: ApprovalChannel, action: Action) -> Decision:
     """Ask from async code. If the wait was cancelled, no answer counts."""
-    cancelled = _times_cancelled()
+    times_cancelled = getattr(asyncio.current_task(), "cancelling", int)  # not in Python 3.10
+    before = times_cancelled()
     answer = await call(async_form(channel) or channel.request_approval, action)
-    if _times_cancelled() > cancelled:  # and the channel suppressed it
+    if times_cancelled() > before:  # and the channel suppressed it
         raise asyncio.CancelledError
     return answer
-
-
-def _times_cancelled() -> int:
-    task: Any = asyncio.current_task()
-    return task.cancelling() if hasattr(task, "cancelling") else 0  # Python 3.10 does not count
 
 
 async def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
@@ -60,12 +56,12 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[Callable[[], T]] = loop.create_future()
-    in_main = threading.current_thread() is threading.main_thread()
-    caller = AsyncCaller(lambda: answered.done() or not loop.is_running(), in_main)
+    in_main_thread = threading.current_thread() is threading.main_thread()
     context = contextvars.copy_context()
 
     def work() -> T:
-        work_for(caller)
+        waiter.has_gone = lambda: answered.done() or not loop.is_running()
+        waiter.in_main_thread = in_main_thread
         return context.run(function, *args)
 
     jobs = _new_jobs.setdefault(loop, [])
@@ -95,27 +91,20 @@ def _start_each(jobs: list[_Job]) -> None:
     for answered, work in jobs:
         if not answered.done():  # it was not cancelled meanwhile
             try:
-                start_thread(partial(_do, answered, work))
+                start_thread(partial(_answer, answered, work))
             except BaseException as error:  # no more threads, or Ctrl-C
-                _answer(answered, partial(_raise, error))
+                _answer(answered, partial(raising, error))
 
 
-def _do(answered: asyncio.Future[Any], work: Callable[[], Any]) -> None:
-    _answer(answered, outcome_of(work))
-
-
-def _answer(answered: asyncio.Future[Any], outcome: Callable[[], Any]) -> None:
+def _answer(answered: asyncio.Future[Callable[[], Any]], work: Callable[[], Any]) -> None:
+    outcome = outcome_of(work)
     with suppress(RuntimeError):  # the loop was closed
         answered.get_loop().call_soon_threadsafe(_settle, answered, outcome)
 
 
-def _settle(answered: asyncio.Future[Any], outcome: Callable[[], Any]) -> None:
+def _settle(answered: asyncio.Future[Callable[[], Any]], outcome: Callable[[], Any]) -> None:
     if not answered.done():
         answered.set_result(outcome)
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
 
 
 async def within(seconds: float, work: Awaitable[T]) -> asyncio.Future[T] | None:
@@ -142,9 +131,8 @@ def run_sync(answer: Awaitable[T]) -> T:
     loop = asyncio.new_event_loop()
     if asyncio._get_running_loop() is None:
         return _run(loop, answer)
-    context = contextvars.copy_context()
     done: list[Callable[[], T]] = []
-    thread = start_thread(lambda: done.append(outcome_of(lambda: context.run(_run, loop, answer))))
+    thread = start_thread(lambda: done.append(outcome_of(partial(_run, loop, answer))))
     try:
         thread.join()
     except BaseException:  # Ctrl-C: nobody waits any more
@@ -155,22 +143,17 @@ def run_sync(answer: Awaitable[T]) -> T:
 
 
 def _run(loop: asyncio.AbstractEventLoop, answer: Awaitable[T]) -> T:
-    async def wait() -> T:
-        return await answer
-
     async def wind_up() -> None:
         leftovers = _cancel_all(loop)
         if leftovers:  # bounded: a task can refuse to be cancelled
             await asyncio.wait(leftovers, timeout=1)
         await loop.shutdown_asyncgens()
 
-    try:
-        return loop.run_until_complete(wait())
-    finally:
+    with closing(loop):
         try:
-            loop.run_until_complete(wind_up())
+            return loop.run_until_complete(answer)
         finally:
-            loop.close()
+            loop.run_until_complete(wind_up())
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:

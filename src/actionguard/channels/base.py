@@ -6,9 +6,11 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from datetime import datetime, timezone
+from functools import partial
 from types import MethodType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from actionguard.core import Action, Decision
 
@@ -82,31 +84,22 @@ def async_form(channel: ApprovalChannel) -> Callable[[Action], Awaitable[Decisio
 # --- threads ---------------------------------------------------------------------------------
 
 
-class AsyncCaller(NamedTuple):
-    """Who waits for the work of a thread that asks for async code."""
+class _Waiter(threading.local):
+    """The async code that the current thread works for, if any."""
 
-    #: Whether nobody waits any more: the task was cancelled, or its loop stopped.
-    has_gone: Callable[[], bool]
-    #: Whether its loop runs in the main thread, so that asyncio itself acts on Ctrl-C.
-    in_main_thread: bool
-
-
-_here = threading.local()
+    #: Whether it is gone: its task was cancelled, or its loop stopped.
+    has_gone: Callable[[], bool] | None = None
+    #: Whether its loop runs in the main thread, where asyncio itself acts on Ctrl-C.
+    in_main_thread = False
 
 
-def async_caller() -> AsyncCaller | None:
-    """Whom this thread was started for; None in a thread of the program."""
-    return getattr(_here, "caller", None)
-
-
-def work_for(caller: AsyncCaller) -> None:
-    """Say whom this thread was started for."""
-    _here.caller = caller
+waiter = _Waiter()
 
 
 def start_thread(work: Callable[[], object]) -> threading.Thread:
-    """Run work in a daemon thread."""
-    thread = threading.Thread(target=work, name="actionguard-approval", daemon=True)
+    """Run work in a daemon thread, with the caller's contextvars."""
+    run = copy_context().run  # by which a notebook's kernel knows the cell
+    thread = threading.Thread(target=run, args=(work,), name="actionguard-approval", daemon=True)
     thread.start()
     return thread
 
@@ -115,18 +108,14 @@ def outcome_of(work: Callable[[], T]) -> Callable[[], T]:
     """Do the work now; returns a function that returns, or raises, what came of it."""
     try:
         value = work()
-    except BaseException as raised:  # belongs to the waiting caller
-        error = raised
+    except BaseException as error:  # belongs to the waiting caller
+        return partial(raising, error)
+    return lambda: value
 
-        def outcome() -> T:
-            raise error
 
-    else:
-
-        def outcome() -> T:
-            return value
-
-    return outcome
+def raising(error: BaseException) -> NoReturn:
+    """Raise an error where an expression is wanted."""
+    raise error
 
 
 # --- what the channels of this library share -------------------------------------------------
@@ -157,12 +146,8 @@ def earlier_line(action: Action) -> str | None:
 
 
 def _ago(record: dict[str, Any]) -> str:
-    try:
-        began = datetime.fromisoformat(record["timestamp"])
-        age = (datetime.now(timezone.utc) - began).total_seconds()
-        age -= (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
-    except (KeyError, TypeError, ValueError):  # a log that others wrote to
-        return ""
+    age = (datetime.now(timezone.utc) - datetime.fromisoformat(record["timestamp"])).total_seconds()
+    age -= (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if age >= 2 * length:
             return f" {int(age // length)} {unit} ago"

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import os
 import re
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from actionguard._values import cut, show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
 from actionguard.channels._terminal import WITHDRAWN, Input, Look, Unanswered
-from actionguard.channels.base import ApprovalChannel, async_caller, seconds
+from actionguard.channels.base import ApprovalChannel, seconds, waiter
 from actionguard.core import Action, Decision
 
 _NAME_LIMIT = 60
@@ -65,14 +64,10 @@ class CLIChannel(ApprovalChannel):
         input_fn: Input | None = None,
         timeout: float | None = None,
     ) -> None:
-        if isinstance(stream, type) or not (stream is None or hasattr(stream, "write")):
-            raise TypeError(f"CLIChannel takes an open text stream as stream, not {show(stream)}")
-        plain = callable(input_fn) and not inspect.iscoroutinefunction(input_fn)
-        if isinstance(input_fn, type) or not (input_fn is None or plain):
-            raise TypeError(
-                "CLIChannel takes a plain function from the question to the answer as input_fn, "
-                f"not {show(input_fn)}"
-            )
+        if not (stream is None or hasattr(stream, "write")):
+            raise TypeError(f"CLIChannel takes a text stream as stream, not {show(stream)}")
+        if not (input_fn is None or callable(input_fn)) or inspect.iscoroutinefunction(input_fn):
+            raise TypeError(f"CLIChannel takes a plain function as input_fn, not {show(input_fn)}")
         self._stream = stream
         self._input_fn = input_fn
         self.timeout = None if timeout is None else seconds("timeout", timeout)
@@ -98,13 +93,12 @@ class CLIChannel(ApprovalChannel):
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
         try:
-            source = self._input_fn or _terminal.replaced_input() or _terminal.keyboard()
+            source = self._input_fn or _terminal.person()
         except Unanswered as why:
             name = cut(ascii(str.__str__(action.tool_name))[1:-1], _NAME_LIMIT)
             _Screen(self._stream or sys.stderr).end(f"actionguard: {name} was not approved: {why}")
             raise
-        hearing = _terminal.hearing_ctrl_c if turn.is_deaf else contextlib.nullcontext
-        with self._stream_for(source) as stream, hearing(turn.look) as look:
+        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c(turn.look) as look:
             screen = _Screen(stream)
             try:
                 decision = self._decision(self._answer(action, screen, source, turn, look))
@@ -127,7 +121,7 @@ class CLIChannel(ApprovalChannel):
             try:
                 if isinstance(source, int):
                     answer = _terminal.read_line(source, partial(screen.write, QUESTION), look)
-                elif turn.is_patient(source is self._input_fn):
+                elif turn.is_patient:
                     answer = source(QUESTION)
                 else:
                     answer = _terminal.call_input(source, QUESTION, look)
@@ -137,9 +131,7 @@ class CLIChannel(ApprovalChannel):
                 raise Unanswered("this front end takes no input") from None
             look()
             if not isinstance(answer, str):
-                raise TypeError(
-                    f"the answer to CLIChannel's question must be a str, not {show(answer)}"
-                )
+                raise TypeError(f"input_fn must return a str, not {show(answer)}")
             text = str.__str__(answer).strip()
             if text.lower() != "v" or not banner.is_cut:
                 return text
@@ -149,7 +141,7 @@ class CLIChannel(ApprovalChannel):
         """Where the question is seen by whoever answers it."""
         stream = sys.stderr if self._stream is None else self._stream
         if isinstance(source, int) and self._stream is None and not _terminal.is_terminal(stream):
-            return _terminal.open_terminal(source)  # who sits at its keys does not see stderr
+            return open(os.ttyname(source), "w")  # who sits at its keys does not see stderr
         return contextlib.nullcontext(stream)
 
     def _decision(self, text: str) -> Decision:
@@ -172,13 +164,14 @@ class _Screen:
         """The request, laid out for the window as it is now."""
         columns, rows = _terminal.window(self._stream)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        dumb = os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream)
-        return Banner(action, columns, rows, encoding, dumb=dumb)
+        if os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream):
+            encoding = "ascii"
+        return Banner(action, columns, rows, encoding)
 
     def write(self, text: str) -> None:
         try:
             self._stream.write(text)
-            getattr(self._stream, "flush", lambda: None)()
+            self._stream.flush()
         except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
             raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
 
@@ -203,26 +196,19 @@ class _Turn:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._deadline = None if timeout is None else monotonic() + timeout
-        self._caller = async_caller()
-        self._in_main = threading.current_thread() is threading.main_thread()
-        #: Whether Ctrl-C, as a signal, would leave it waiting: that interrupts the main thread, or
-        #: has asyncio cancel a task of its loop, which a plain caller there keeps from running.
-        self.is_deaf = (
-            not self._caller.in_main_thread
-            if self._caller
-            else not self._in_main or _asyncio_takes_ctrl_c()
+        #: Whether nobody waits for the answer any more.
+        self.has_gone = waiter.has_gone or (lambda: False)
+        #: Whether it can be left alone with an input function until that returns.
+        self.is_patient = (
+            timeout is None
+            and waiter.has_gone is None
+            and threading.current_thread() is threading.main_thread()
         )
+        #: Whether somebody has to tell it of Ctrl-C: asyncio cancels tasks in the main thread only.
+        self.is_deaf = not waiter.in_main_thread
         #: Set when it has the turn, or need not wait for it any more.
         self.called = threading.Event()
         self.interrupted = False
-
-    def is_patient(self, explicit: bool) -> bool:
-        """Whether it can be left alone with an input function until that returns."""
-        return self._deadline is None and not self._caller and (explicit or self._in_main)
-
-    def has_gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        return self._caller is not None and self._caller.has_gone()
 
     def wait(self) -> None:
         """Block until it is called, or its time is over."""
@@ -237,13 +223,6 @@ class _Turn:
             raise Unanswered(WITHDRAWN)
         if self._deadline is not None and monotonic() >= self._deadline:
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
-
-
-def _asyncio_takes_ctrl_c() -> bool:
-    asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None:
-        return False
-    return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
 class _Line:
@@ -272,8 +251,7 @@ class _Line:
             yield
         finally:
             with self._lock:
-                if turn in self._turns:  # not so in a forked child
-                    self._turns.remove(turn)
+                self._turns.remove(turn)
                 if self._turns:
                     self._turns[0].called.set()
             _asking.reset(token)
@@ -282,8 +260,8 @@ class _Line:
         """Ctrl-C ended a question: it ends the wait of those whom no signal reaches, too."""
         with self._lock:
             for turn in self._turns[1:]:
-                turn.interrupted = turn.is_deaf
                 if turn.is_deaf:
+                    turn.interrupted = True
                     turn.called.set()
 
 
