@@ -1,4 +1,4 @@
-"""SlackButtonsChannel between a stand-in for Slack and a small web server."""
+"""SlackButtonsChannel against a stand-in for Slack; test_example_slack.py adds a web server."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from unittest import mock
 from urllib.parse import urlencode
 
 import pytest
-import requests
 from slackserver import Ask, Hook, awaited, both, plain, refund, reply
 
-from actionguard import AuditLog, guard
 from actionguard.channels import SlackButtonsChannel
 from actionguard.channels._waiting import ask_async
 from actionguard.channels.slack import NotDelivered, SlackChannel
@@ -296,40 +293,6 @@ def test_signed_by_slack_but_no_click(channel: SlackButtonsChannel, body: bytes)
 
 
 # --- set-ups ---------------------------------------------------------------------------------
-
-
-def test_behind_a_web_server(hook: Hook, channel: SlackButtonsChannel, log_path: Path) -> None:
-    """Guarded calls wait in threads; clicks arrive at a server in another thread."""
-
-    class Endpoint(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply(*channel.handle(self.headers, body))(self)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    @guard(channel=channel, audit=log_path, on_denied="return")
-    def refund(number: int) -> str:
-        return f"refunded {number}"
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    with ThreadPoolExecutor(10) as pool:
-        answers = pool.map(refund, range(10))
-        for message in reversed(hook.wait_for(10)[:10]):
-            is_odd = any(f"number = {n}\n" in message["text"] for n in range(1, 10, 2))
-            body = click(message, "Approve" if is_odd else "Deny")
-            url = f"http://127.0.0.1:{server.server_port}/slack"
-            assert requests.post(url, body, headers=signed(body), timeout=100).status_code == 200
-    server.shutdown()
-    server.server_close()
-
-    told = ["DENIED" if n % 2 == 0 else f"refunded {n}" for n in range(10)]
-    assert [answer[: len(start)] for answer, start in zip(answers, told, strict=True)] == told
-    records = list(AuditLog(log_path).records())
-    assert [r["decision_metadata"] for r in records] == [{"who": ADA}] * 10
-    assert {(r["approved"], r["executed"]) for r in records} == {(True, True), (False, False)}
 
 
 def test_async_waits_hold_no_thread() -> None:

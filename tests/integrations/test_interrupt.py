@@ -511,11 +511,9 @@ def test_tasks_of_the_functional_api(pay: Any) -> None:
 
     ran.clear()
     other: Any = {"configurable": {"thread_id": "2"}}
-    asked = set(questions({"__interrupt__": flow.invoke([10, 9999], other)["__interrupt__"]}))
-    try:
+    asked = set(questions(flow.invoke([10, 9999], other)))
+    with contextlib.suppress(RuntimeError):
         flow.invoke(Command(resume=APPROVE), other)
-    except RuntimeError:
-        pass
     assert ran in ([], [*asked])
 
 
