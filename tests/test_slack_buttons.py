@@ -51,8 +51,9 @@ class Waiting(threading.Thread):
     def __init__(self, hook: Hook, channel: SlackButtonsChannel, ask: Ask = plain) -> None:
         super().__init__(daemon=True)
         self.work = lambda: ask(channel, refund())
+        before = len(hook.payloads)
         self.start()
-        self.message = hook.wait_for(len(hook.payloads) + 1)[-1]
+        self.message = hook.wait_for(before + 1)[-1]
 
     def run(self) -> None:
         self.outcome = self.work()
