@@ -37,13 +37,8 @@ AnyTool = TypeVar("AnyTool", bound=BaseTool)
 _BODIES = ("func", "coroutine")
 # How LangChain calls a tool. Of these only `_run` and `_arun` come after validation.
 _ENTRIES = ("invoke", "ainvoke", "run", "arun")
-_OPTIONS = frozenset({"input", *inspect.signature(BaseTool.run).parameters})
 _ASYNC = ("_arun", "coroutine", "ainvoke", "arun")
-_CORE = {
-    getattr(cls, way, None)
-    for cls in (BaseTool, StructuredTool, Tool)
-    for way in ("_run", "_arun", "__call__", *_ENTRIES)
-} - {None}
+_OPTIONS = frozenset({"input", *inspect.signature(BaseTool.run).parameters})
 # Under this keyword a run hands its call's id to the gate. No parameter can have that name.
 _CALL_ID = "actionguard:tool_call_id"
 # A model's state besides its `__dict__`.
@@ -265,15 +260,17 @@ def _own_entries(tool: Any) -> frozenset[str]:
     Nobody can tell whether such a method leads to `_run`. So it has a gate of its own, and runs on
     the bare tool: nothing asks twice.
     """
-    ways = [way for way in (*_ENTRIES, "__call__") if hasattr(tool, way)]
-    own = {way for way in ways if not _is_core(tool, way)}
+    ways = (*_ENTRIES, "__call__")
+    own = {way for way in ways if hasattr(tool, way) and not _is_core(tool, way)}
     # A plain StructuredTool or Tool leads to these two, awaited.
     return frozenset(own if own.isdisjoint(("invoke", "run")) else {*own, "ainvoke"})
 
 
 def _is_core(tool: Any, way: str) -> bool:
     """Whether this method of the tool is langchain-core's, and not replaced."""
-    return getattr(getattr(tool, way), "__func__", None) in _CORE
+    # Looked up now: libraries that trace calls replace them for all classes.
+    core = [getattr(cls, way, ...) for cls in (BaseTool, StructuredTool, Tool)]
+    return getattr(getattr(tool, way), "__func__", None) in core
 
 
 def _taken(name: str, args: Any, kwargs: Any) -> tuple[Any, Any, str | None]:
@@ -423,12 +420,9 @@ def _body_of(tool: Any, way: str) -> Any:
 def _fields_of(schema: Any) -> dict[str, tuple[Any, Any]]:
     """The fields of a tool's schema, each with its annotation and its default."""
     if isinstance(schema, dict):
-        stated = schema.get("properties") or {}
-        none = PydanticUndefined
-        return {
-            name: (None, field.get("default", none) if isinstance(field, dict) else none)
-            for name, field in stated.items()  # a field may be a bool
-        }
+        stated = (schema.get("properties") or {}).items()
+        each = [(name, field if isinstance(field, dict) else {}) for name, field in stated]
+        return {name: (None, field.get("default", PydanticUndefined)) for name, field in each}
     hints = get_all_basemodel_annotations(schema)
     fields: dict[str, Any] = get_fields(schema)
     return {name: (hints.get(name), field.default) for name, field in fields.items()}

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any
 
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel
 
 from actionguard._guard import guard
-from actionguard._options import (
-    Options,
-    check_memory,
-    check_policy,
-    checked_options,
-    what_was_meant,
-)
+from actionguard._options import check_memory, check_policy, checked_options, what_was_meant
 from actionguard._tool import ApprovalWrappedTool, check_names, guarded_with
+from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
 from actionguard.policy import Policy, rule_names
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from actionguard.audit import AuditLog
 
 __all__ = ["ApprovalWrappedTool", "guard", "guard_tools"]
 
@@ -69,7 +60,6 @@ def guard_tools(
     options = checked_options(
         "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude, secret=secret
     )
-    own: dict[str, Options] = {}
     for name, its_policy in by_name.items():
         if name not in names:
             raise ValueError(
@@ -79,16 +69,14 @@ def guard_tools(
         check_policy(f"guard_tools(policy={{{name!r}: ...}})", its_policy)
         assert options.fallback.audit is not None
         check_memory("guard_tools", its_policy, options.fallback.audit)
-        own[name] = replace(options, policy=its_policy)
+    own = {name: replace(options, policy=its_policy) for name, its_policy in by_name.items()}
     guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
     check_names(options, guarded, "any of the tools")
     for tool in guarded:
         if tool.name in own:
             rules = rule_names(own[tool.name].policy)
-            # Other names may be those of other tools' arguments.
-            its_own = replace(
-                own[tool.name], exclude=options.exclude & rules, secret=options.secret & rules
-            )
+            # Further names may be those of other tools' arguments.
+            its_own = replace(own[tool.name], exclude=options.exclude & rules, secret=frozenset())
             check_names(its_own, [tool], f"the tool {tool.name!r}")
     return guarded
 
