@@ -11,10 +11,9 @@ import operator
 import pickle
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 from unittest import mock
 
 import pytest
@@ -23,9 +22,7 @@ from langchain_core.callbacks import (
     CallbackManagerForToolRun,
     Callbacks,
 )
-from langchain_core.documents import Document
 from langchain_core.messages import ToolMessage
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
     RunnableConfig,
@@ -40,13 +37,12 @@ from langchain_core.tools import (
     StructuredTool,
     Tool,
     ToolException,
-    create_retriever_tool,
     tool,
 )
 from langchain_core.tracers import BaseTracer
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.types import Command
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, v1
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, v1
 
 from actionguard import (
     Action,
@@ -92,10 +88,6 @@ async def arefund(x: int, customer: str = "ann") -> str:
     return note(x=x, customer=customer)
 
 
-async def asearch(x: str, callbacks: Callbacks = None) -> str:
-    return note(x=x)
-
-
 def ping() -> str:
     """Ping."""
     return note()
@@ -138,12 +130,6 @@ def pay_with(client: str, x: int, config: RunnableConfig) -> str:
     return note(x=x) + client + config["configurable"]["thread_id"]
 
 
-class Documents(BaseRetriever):
-    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
-        note(query=query)
-        return [Document("one"), Document("two")]
-
-
 class Args(BaseModel):
     x: int = Field(description="how much")
     customer: str = "ann"
@@ -156,21 +142,6 @@ class Amount(BaseModel):
 class ArgsV1(v1.BaseModel):
     x: int
     customer: str = v1.Field("ann", alias="customer_id")
-
-
-class Fancy(BaseModel):
-    x: int = Field(alias="amount")
-    customer: str = Field(default="today")
-    tags: list[str] = Field(default_factory=lambda: ["new"])
-
-
-class Taxed(BaseModel):
-    x: float
-
-    @field_validator("x")
-    @classmethod
-    def add_tax(cls, value: float) -> float:
-        return value * 2
 
 
 class Hidden(BaseModel):
@@ -242,25 +213,12 @@ class Stateful(BaseTool):
         return f"{self.calls} {self._secret} {self.expensive} {self.anything}"
 
 
-class Validating(Stateful):
-    model_config = ConfigDict(validate_assignment=True, extra="allow")
-
-
 class StatefulFunction(StructuredTool):
     calls: int = 0
 
     def _run(self, *args: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         self.calls += 1
         return str(super()._run(*args, config=config, **kwargs)) + str(self.calls)
-
-
-class Injected(BaseTool):
-    name: str = "refund"
-    description: str = "Refund x."
-    args_schema: type[BaseModel] = Hidden
-
-    def _run(self, x: int, secret: Any, call_id: str, config: RunnableConfig) -> str:
-        return note(x=x) + str(secret) + call_id + config["configurable"]["thread_id"]
 
 
 class Composio(StructuredTool):
@@ -271,13 +229,6 @@ class Composio(StructuredTool):
             return super().run(*args, **kwargs)
         except ValueError as error:
             return f"failed: {error}"
-
-
-def runnable_as_tool() -> BaseTool:
-    work = RunnableLambda(lambda value: note(x=value["x"]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return work.as_tool(Amount, name="work", description="Work.")
 
 
 def made(func: Any, schema: Any, cls: Any = StructuredTool, **fields: Any) -> Any:
@@ -293,22 +244,14 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "function": lambda: (tool(refund), {"x": "5"}),
     "async function": lambda: (tool("refund")(arefund), FIVE),
     "both functions": lambda: (StructuredTool.from_function(refund, **BOTH), FIVE),
-    "no arguments": lambda: (tool(ping), {}),
     "single input": lambda: (Tool("search", lambda x: note(x=x), "Search."), "shoes"),
-    "single input async": lambda: (
-        Tool("search", None, "Search.", coroutine=asearch),
-        {"x": "shoes"},
-    ),
     "subclass": lambda: (Subclass(), {"x": "5", "customer": "bob"}),
     "without schema": lambda: (Schemaless(), FIVE),
     "async only": lambda: (AsyncOnly(), BOB),
     "arun to run in a thread": lambda: (ArunToRunInAThread(), BOB),
     "state": lambda: (Stateful(start=7, colour="red"), FIVE),
-    "validated state": lambda: (Validating(start=7), FIVE),
     "state and a function": lambda: (made(refund, Args, StatefulFunction), BOB),
     "v1 schema": lambda: (made(refund, ArgsV1), {"x": "5", "customer_id": "bob"}),
-    "defaults": lambda: (made(lambda x=0, customer="", tags=(): note(x=x), Fancy), {"amount": 5}),
-    "validator that adds": lambda: (made(lambda x: note(x=x), Taxed), {"x": 10}),
     "json schema": lambda: (made(anything, JSON_SCHEMA), {"x": "5", "unlisted": True}),
     "as MCP adapters make them": lambda: (
         made(None, JSON_SCHEMA, coroutine=call_tool, handle_tool_error=str, **WITH_ARTIFACT),
@@ -319,9 +262,6 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "ToolException True": lambda: (giving(FUNDS, handle_tool_error=True), FIVE),
     "invalid": lambda: (giving(""), INVALID),
     "injected": lambda: (tool(hiding), SECRET),
-    "injected in a subclass": lambda: (Injected(), {"x": 5, "secret": ["s3cret"]}),
-    "retriever": lambda: (create_retriever_tool(Documents(), "d", "Find."), {"query": "shoes"}),
-    "runnable": lambda: (runnable_as_tool(), FIVE),
     "command": lambda: (giving(Command(goto="end", update={"x": 1})), FIVE),
     "partial": lambda: (made(functools.partial(pay_with, "client"), Amount), FIVE),
     "wrapped ways": lambda: (Composio.from_function(refund), FIVE),
@@ -366,9 +306,6 @@ WAYS: dict[str, Callable[[BaseTool, Any, Any], Any]] = {
         [a, call_of(a)], {**c, **ONE_BY_ONE}, return_exceptions=True
     ),
     "pipe": lambda t, a, c: (RunnableLambda(lambda x: x) | t | str).invoke(call_of(a), c),
-    "with_retry": lambda t, a, c: t.with_retry(
-        stop_after_attempt=2, wait_exponential_jitter=False
-    ).invoke(call_of(a), c),
     "bind": lambda t, a, c: t.bind(colour="red").with_config(tags=["own"]).invoke(call_of(a), c),
     "astream_events": _events,
 }
@@ -504,11 +441,6 @@ def test_denied(kind: str, way: str, log: AuditLog, lines: Any) -> None:
 # --- no way round ----------------------------------------------------------------------------
 
 
-def _set(made: Any, name: str, value: Any) -> Any:
-    setattr(made, name, value)
-    return made
-
-
 FIELD: Any = ConfigurableField(id="called")
 CALLED: Any = {"configurable": {"called": "pay"}}
 ROUND: dict[str, Callable[[Any], Any]] = {
@@ -528,8 +460,6 @@ ROUND: dict[str, Callable[[Any], Any]] = {
     "deepcopy": lambda t: copy.deepcopy(t).invoke({"x": 4}),
     "model_copy": lambda t: t.model_copy().coroutine(4),
     "another body": lambda t: t.model_copy(update={"func": refund}).func(4),
-    "assigned": lambda t: _set(t, "func", refund).func(4),
-    "assigned before": lambda t: _set(t, "coroutine", None).ainvoke({"x": 4}),
     "made of it": lambda t: StructuredTool(**dict(t)).invoke({"x": 4}),
     "configurable, left alone": lambda t: t.configurable_fields(name=FIELD).invoke({"x": 4}),
     "configurable": lambda t: t.configurable_fields(name=FIELD).func(4),
@@ -585,6 +515,7 @@ def patched() -> Any:
     return made
 
 
+SHOWN_5 = {"x": 5, "customer": "ann"}
 X_7 = {"x": "7"}
 SHOWN_7 = {"x": 7, "customer": "ann"}
 OWN: list[tuple[Any, Any, Any]] = [
@@ -593,16 +524,12 @@ OWN: list[tuple[Any, Any, Any]] = [
     (lambda: own("invoke"), lambda t: t.invoke("text"), {"input": "text"}),
     (lambda: own("invoke"), lambda t: t.invoke(X_7, n=3), {**SHOWN_7, "n": 3}),
     (lambda: own("invoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
-    (lambda: own("invoke"), lambda t: t.run(X_7), SHOWN_7),
     (lambda: own("run"), lambda t: t.invoke(call_of(X_7)), SHOWN_7),
     (lambda: own("run"), lambda t: t.run({"x": 7, "more": 1}), {**SHOWN_7, "more": 1}),
     (lambda: own("run"), lambda t: t.arun(X_7), SHOWN_7),
     (lambda: own("ainvoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
-    (lambda: own("ainvoke"), lambda t: t.invoke(X_7), SHOWN_7),
     (lambda: own("arun"), lambda t: t.ainvoke(X_7), SHOWN_7),
     (OwnCall, lambda t: t(7), {"amount": 7, "whom": "bob"}),
-    (OwnCall, lambda t: t.invoke(X_7), SHOWN_7),
-    (patched, lambda t: t.invoke(X_7), SHOWN_7),
     (patched, lambda t: t.batch([X_7]), SHOWN_7),
     (lambda: Composio.from_function(refund), lambda t: t.ainvoke(X_7), SHOWN_7),
 ]
@@ -650,20 +577,6 @@ def test_changed_while_an_approval_is_pending(make: Any, log: AuditLog) -> None:
     assert guarded.invoke(given).startswith("BLOCKED: ") and len(SEEN) == 1
 
 
-def test_other_guarded_tool_in_the_body(log: AuditLog, lines: Any) -> None:
-    """A body that was approved and calls another guarded tool is not approved for that one."""
-    inner = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
-
-    @guard(channel=AutoApproveChannel(), audit=log)
-    @tool
-    def outer(x: int) -> str:
-        """Call another one."""
-        return str(inner.func(x)) + str(inner.invoke({"x": x}))  # type: ignore[attr-defined]
-
-    assert outer.invoke({"x": 1}).count("DENIED: ") == 2
-    assert [line["executed"] for line in lines()] == [False, False, True]
-
-
 @pytest.mark.parametrize("way", ["invoke a call", "ainvoke a call"])
 @pytest.mark.parametrize("answers", [(True, True), (True, False), (False,)])
 def test_guarded_twice(way: str, answers: Any, log: AuditLog, lines: Any) -> None:
@@ -699,20 +612,6 @@ class Named(BaseModel):
     callbacks: list[str] = []
 
 
-class TakesCallbacks(BaseTool):
-    name: str = "notify"
-    description: str = "Notify."
-    args_schema: type[BaseModel] = Named
-
-    def _run(self, x: int, callbacks: list[str], run_manager: Any) -> str:
-        return note(x=x, callbacks=callbacks) + type(run_manager).__name__
-
-
-class OwnRunOfAFunction(StructuredTool):
-    def _run(self, x: int) -> str:  # type: ignore[override]
-        return note(x=x)
-
-
 class WithDefault(BaseModel):
     x: int
     amount: float = 5000
@@ -720,29 +619,12 @@ class WithDefault(BaseModel):
     tags: list[str] = Field(default_factory=lambda: ["new"])
 
 
-class WithDefaultV1(v1.BaseModel):
-    x: int
-    amount: float = 5000
-
-
 def _schema(**amount: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"x": {"type": "integer"}, "amount": amount}}
 
 
-def unlisted(x: int, dry_run: bool = True) -> str:
-    return note(x=x, dry_run=dry_run)
-
-
-def any_runtime(x: int, callbacks: Any = None, run_manager: Any = None) -> str:
-    return note(x=x)
-
-
 def search(text: str, size: int = 3) -> str:
     return note(text=text, size=size)
-
-
-class Query(BaseModel):
-    query: str = "everything"
 
 
 WITH_5000 = {"x": 1, "amount": 5000}
@@ -753,15 +635,12 @@ SHOWN: list[tuple[Callable[[], Any], Any, Any]] = [
     (lambda: made(anything, _schema(default=5000)), {"x": 1, "amount": 7}, {"x": 1, "amount": 7}),
     (lambda: made(anything, _schema()), {"x": 1}, {"x": 1}),
     (lambda: made(lambda x, amount=7: note(), _schema(default=1)), {"x": 1}, {"x": 1, "amount": 7}),
-    (lambda: made(anything, WithDefaultV1), {"x": "1"}, WITH_5000),
     (lambda: made(anything, ODD), {"x": 1}, WITH_5000),
-    (lambda: made(search, Query, Tool), {"query": "a"}, {"text": "a", "size": 3}),
-    (lambda: made(unlisted, JSON_SCHEMA), {"x": 1}, {"x": 1, "dry_run": True}),
+    (lambda: Tool("search", search, "d"), "a", {"text": "a", "size": 3}),
+    (lambda: made(refund, JSON_SCHEMA), {"x": 1}, {"x": 1, "customer": "ann"}),
     # Names that others than LangChain's runtime use, too.
-    (TakesCallbacks, {"x": 1, "callbacks": ["http://a"]}, {"x": 1, "callbacks": ["http://a"]}),
     (lambda: made(anything, Named), {"x": 1, "callbacks": ["b"]}, {"x": 1, "callbacks": ["b"]}),
-    (lambda: made(any_runtime, Amount), {"x": 1}, {"x": 1}),
-    (lambda: OwnRunOfAFunction.from_function(refund, args_schema=Amount), {"x": 1}, {"x": 1}),
+    (lambda: made(lambda x, callbacks=None: note(x=x), Amount), {"x": 1}, {"x": 1}),
 ]
 
 
@@ -780,16 +659,16 @@ def test_what_is_shown(number: int, way: str, log: AuditLog) -> None:
     assert [seen["args"] for seen in got["seen"]] == [seen["args"] for seen in wanted["seen"]]
 
 
-def test_a_rule_on_a_schema_default(log: AuditLog) -> None:
+@pytest.mark.parametrize("schema", [_schema(default=5000), WithDefault])
+def test_a_rule_on_a_schema_default(schema: Any, log: AuditLog) -> None:
     """A rule judges the default, also where langchain-core does not hand it to the body."""
     policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
-    for schema in (_schema(default=5000), WithDefault, WithDefaultV1):
-        guarded = guard(made(anything, schema), policy=policy, channel=AutoDenyChannel(), audit=log)
+    guarded = guard(made(anything, schema), policy=policy, channel=AutoDenyChannel(), audit=log)
 
-        answer = guarded.invoke({"x": 1})
+    answer = guarded.invoke({"x": 1})
 
-        assert answer.startswith("DENIED: ") and "s3cret" not in answer
-        assert guarded.invoke({"x": 1, "amount": 100}) == "done 1"
+    assert answer.startswith("DENIED: ") and "s3cret" not in answer
+    assert guarded.invoke({"x": 1, "amount": 100}) == "done 1"
 
 
 def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
@@ -802,58 +681,23 @@ def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
     assert wanted[0] is TypeError and lines() == []
 
 
-def test_a_schema_completed_later(log: AuditLog) -> None:
-    """A tool whose schema names what is defined further down can be guarded before that."""
-
-    class Late(BaseModel):
-        x: int
-        item: Item | None = None  # noqa: F821
-        secret: Annotated[str, InjectedToolArg] = "s3cret"
-
-    def refund(x: int, item: Any = None, secret: str = "") -> str:
-        return note(x=x, item=item)
-
-    channel = AutoApproveChannel()
-    policy = ApprovalPolicy(match_args={"item": "."})
-    guarded = guard(made(refund, Late), policy=policy, channel=channel, audit=log)
-    Late.model_rebuild(_types_namespace={"Item": int, "Optional": Optional})
-
-    assert guarded.invoke({"x": 1, "item": 2, "secret": "s3cret"}) == "done 1"
-    assert channel.requests[0].args == {"x": 1, "item": 2}
-
-
-def test_injected_into_a_guarded_function(log: AuditLog, lines: Any) -> None:
+def test_injected_into_a_guarded_function(log: AuditLog) -> None:
     """With @tool above @guard, too, nobody but the body sees what LangChain fills in."""
     channel = AutoApproveChannel()
-    seen: list[Any] = []
+    made = tool("pay")(guard(channel=channel, audit=log)(hiding))
 
-    @tool
-    @guard(channel=channel, audit=log)
-    def pay(
-        x: int,
-        secret: Annotated[str, InjectedToolArg],
-        call_id: Annotated[str, InjectedToolCallId],
-        config: RunnableConfig,
-        run_manager: Optional[CallbackManagerForToolRun] = None,  # noqa: UP045 - as in docs
-        callbacks: Callbacks = None,
-    ) -> str:
-        """Pay."""
-        seen.extend([secret, call_id, config["tags"], run_manager])
-        return "paid"
+    got = observe(WAYS["invoke a call"], made, SECRET)
 
-    call = {"type": "tool_call", "id": "c1", "name": "pay", "args": {"x": 1, "secret": "k"}}
-    result = pay.invoke(call, {"tags": ["t"]})
-
-    assert (result.content, seen[:3]) == ("paid", ["k", "c1", ["t"]])
-    assert [request.args for request in channel.requests] == [{"x": 1}] == [lines()[0]["args"]]
+    assert got == observe(WAYS["invoke a call"], tool("pay")(hiding), SECRET)
+    assert [request.args for request in channel.requests] == [{"x": 5}]
     with pytest.raises(ValueError, match="'secret'"):
-        guard(pay.func.__wrapped__, policy=ApprovalPolicy(match_args={"secret": "k"}), audit=log)
+        guard(hiding, policy=rule("secret"), audit=log)
 
 
 # --- state and copies ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["state", "validated state", "state and a function"])
+@pytest.mark.parametrize("kind", ["state", "state and a function"])
 def test_state(kind: str, log: AuditLog, lines: Any) -> None:
     """What a body leaves in its tool is there afterwards, and what is set from outside is seen."""
     bare, args = KINDS[kind]()
@@ -906,28 +750,18 @@ def test_copies(kind: str, way: str, log: AuditLog, lines: Any) -> None:
     assert len([line for line in lines() if line["needed_approval"]]) == 1 + ("twice" in kind)
 
 
-def test_renamed_copy(log: AuditLog, lines: Any) -> None:
-    """A copy under another name asks, answers and logs under that name."""
-    guarded: Any = guard(KINDS["function"]()[0], channel=AutoDenyChannel(), audit=log)
-
-    renamed = guarded.model_copy(update={"name": "pay", "description": "Pay."})
-
-    message = renamed.invoke(call_of({"x": 1}))
-    assert message.name == lines()[0]["tool"] == "pay" and "pay(x=1" in message.content
-    assert "pay(x=1" in renamed.func(x=1) and "refund(x=1" in guarded.func(x=1)
-
-
 class Total(BaseModel):
     total: int
 
 
 @pytest.mark.parametrize("how", ["assigned", "model_copy"])
-def test_another_body(how: str, log: AuditLog) -> None:
-    """A guarded tool that is given another body and schema is guarded with these."""
-    channel = AutoApproveChannel()
+def test_changed_tool(how: str, log: AuditLog, lines: Any) -> None:
+    """A guarded tool that is given another name, body and schema is guarded with these."""
+    channel = ScriptedChannel(True, True, True, False)
     guarded: Any = guard(KINDS["both functions"]()[0], channel=channel, audit=log)
     guarded.invoke({"x": 1})
     change: Any = {"func": lambda total: note(x=total), "coroutine": None, "args_schema": Total}
+    change["name"] = "pay"
     if how == "assigned":
         for name, value in change.items():
             setattr(guarded, name, value)
@@ -935,19 +769,24 @@ def test_another_body(how: str, log: AuditLog) -> None:
         guarded = guarded.model_copy(update=change)
 
     assert guarded.invoke({"total": "2"}) == guarded.func(2) == "done 2"
-    assert asyncio.run(guarded.ainvoke({"total": 2})) == "done 2"
+    denied = asyncio.run(guarded.ainvoke(call_of({"total": 2})))
+    assert denied.name == "pay" and "pay(total=2)" in denied.content
     assert [request.args for request in channel.requests[1:]] == [{"total": 2}] * 3
+    assert [line["tool"] for line in lines()] == ["refund", "pay", "pay", "pay"]
 
 
-def test_a_patched_tool(log: AuditLog) -> None:
-    """What a test patches in a guarded tool is behind the gate, and gone afterwards."""
-    guarded = guard(Subclass(), channel=ScriptedChannel(True, False, True), audit=log)
-
+def test_patched(log: AuditLog) -> None:
+    """What tests patch in a tool, and tracers in all classes, is behind the gate."""
+    channel = ScriptedChannel(True, False, True, False)
+    guarded = guard(Subclass(), channel=channel, audit=log)
     with mock.patch.object(guarded, "_run", return_value="patched"):
         assert guarded.invoke(FIVE) == "patched"
         assert guarded.invoke(FIVE).startswith("DENIED: ")
-
     assert guarded.invoke(FIVE) == "done 5"
+
+    with mock.patch.object(BaseTool, "invoke", functools.partialmethod(BaseTool.invoke)):
+        assert guard(Subclass(), channel=channel, audit=log).invoke(FIVE).startswith("DENIED: ")
+    assert channel.requests[-1].args == SHOWN_5
 
 
 # --- waiting ---------------------------------------------------------------------------------
@@ -987,162 +826,73 @@ def test_many_waiting(kind: str, log: AuditLog, lines: Any) -> None:
     assert len(lines()) == 100
 
 
-@pytest.mark.parametrize("kind", WAITING)
-def test_cancelled_wait(kind: str, log: AuditLog, lines: Any) -> None:
-    """A cancelled wait is over at once, with its line; a later answer runs nothing."""
-    bare, args = KINDS[kind]()
-    answer = threading.Event()
-    SEEN.clear()
-
-    class Slow(AutoApproveChannel):
-        def request_approval(self, action: Action) -> Decision:
-            decision = super().request_approval(action)
-            answer.wait(120)
-            return decision
-
-    async def main() -> None:
-        slow = Slow()
-        task = asyncio.ensure_future(guard(bare, channel=slow, audit=log).ainvoke(args))
-        await asyncio.to_thread(slow.wait_for_requests)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        answer.set()
-
-    asyncio.run(main())
-
-    (line,) = lines()
-    assert (line["approved"], line["executed"]) == (None, False)
-    assert "CancelledError" in line["error"] and SEEN == []
-
-
-@pytest.mark.parametrize("base", [Subclass, ArunToRunInAThread])
-def test_cancelled_in_the_body(base: Any, log: AuditLog, lines: Any) -> None:
-    """What the executor has begun goes on as bare, inner steps too, though its caller has left."""
-    started, go, done = threading.Event(), threading.Event(), threading.Event()
-    said = []
-
-    class Slow(base):  # type: ignore[misc]
-        def _run(self, x: int, customer: str = "ann") -> str:
-            if x:
-                started.set()
-                go.wait(120)
-                said.append(self._run(x - 1, customer))
-                done.set()
-            return f"done {x}"
-
-    async def main() -> None:
-        task = asyncio.ensure_future(guarded.ainvoke({"x": 1, "customer": "bob"}))
-        await asyncio.to_thread(started.wait, 120)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        go.set()
-        await asyncio.to_thread(done.wait, 120)
-
-    guarded = guard(Slow(), channel=ScriptedChannel(True), audit=log)
-    asyncio.run(main())
-
-    assert said == ["done 0"]
-    assert [(line["executed"], line["error"]) for line in lines()] == [(True, "CancelledError")]
-
-
-@pytest.mark.parametrize("twice", [False, True])
-@pytest.mark.parametrize("held", [False, True])
-@pytest.mark.parametrize("kind", ["function", "subclass", "single input", "wrapped ways"])
-def test_cancelled_before_the_body(
-    kind: str, held: bool, twice: bool, log: AuditLog, lines: Any
-) -> None:
+@pytest.mark.parametrize("kind", ["function", "subclass", "single input"])
+def test_cancelled_before_the_body(kind: str, log: AuditLog, lines: Any) -> None:
     """Approved, but cancelled while the executor is busy: it does not run, and the log says so."""
     bare, args = KINDS[kind]()
     SEEN.clear()
-    channel = AutoApproveChannel()
-    policy = ApprovalPolicy(require_always=held)
-    made = guard(bare, policy=policy, channel=channel, audit=log)
-    if twice:
-        made = guard(made, policy=policy, channel=channel, audit=log)
+    guarded = bare
+    for _ in range(2):
+        guarded = guard(guarded, channel=AutoApproveChannel(), audit=log)
 
     async def main() -> None:
-        loop, began, busy = asyncio.get_running_loop(), threading.Event(), threading.Event()
-        executor = ThreadPoolExecutor(1)
-        loop.set_default_executor(executor)
-        before = loop.run_in_executor(None, lambda: began.set() or busy.wait())
-        while not began.is_set():
-            await asyncio.sleep(0)
-        task = asyncio.ensure_future(made.ainvoke(args))
-        while not executor._work_queue.qsize():
+        executor, busy = ThreadPoolExecutor(1), threading.Event()
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(busy.wait)
+        executor.submit(int)
+        task = asyncio.ensure_future(guarded.ainvoke(args))
+        while executor._work_queue.qsize() < 2:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         busy.set()
-        await before
-        await asyncio.to_thread(operator.add, 1, 1)  # behind the body, had that stayed
+        await asyncio.to_thread(int)  # behind the body, had that stayed
 
     asyncio.run(main())
 
-    assert SEEN == [] and len(channel.requests) == held * (1 + twice)
+    assert SEEN == []
     for line in lines():
-        assert line["approved"] == (True if held else None)
-        if kind != "wrapped ways":  # what its own method does, nobody knows
-            assert line["executed"] is False
-            assert line["error"] == "CancelledError before the body began"
-    assert len(lines()) == 1 + twice
+        assert (line["approved"], line["executed"]) == (True, False)
+        assert line["error"] == "CancelledError before the body began"
+    assert len(lines()) == 2
 
 
 # --- guard_tools, and what cannot be guarded -------------------------------------------------
 
 
+def rule(name: str) -> ApprovalPolicy:
+    return ApprovalPolicy(amount_over={"arg": name, "threshold": 3})
+
+
+FREE = ApprovalPolicy(require_always=False)
+
+
+@pytest.mark.parametrize("policy", [rule("x"), {"refund": rule("x"), "ping": FREE, "move": FREE}])
+def test_guard_tools(policy: Any, log: AuditLog) -> None:
+    """Tools and functions are guarded in order; a name need not be an argument of every tool."""
+
+    def move(path: str, client: str = "") -> str:
+        """Move a file."""
+        return path
+
+    given = [A_TOOL, ping, move]
+    channel = AutoDenyChannel()
+    tools = guard_tools(given, policy=policy, channel=channel, audit=log, exclude=["client"])
+
+    assert [t.name for t in tools] == ["refund", "ping", "move"]
+    assert all(isinstance(t, ApprovalWrappedTool) for t in tools)
+    assert tools[0].invoke({"x": 4}).startswith("DENIED: ")
+    assert [tools[0].invoke({"x": 3}), tools[1].invoke({})] == ["done 3", "done None"]
+    assert tools[2].invoke({"path": "/", "client": "c"}) == "/"
+    unlisted = guard_tools(given, policy={"ping": FREE}, channel=channel, audit=log)
+    assert unlisted[0].invoke({"x": 1}).startswith("DENIED: ")
+    assert unlisted[1].invoke({}) == "done None" and guard_tools([], audit=log) == []
+
+
 class Kit(BaseToolkit):
     def get_tools(self) -> list[BaseTool]:
-        return [KINDS["function"]()[0], tool("plot")(ping)]
-
-
-def test_guard_tools(log: AuditLog) -> None:
-    """Tools of a toolkit and functions are guarded in order, each by the policy of its name."""
-
-    def delete(path: str) -> str:
-        """Delete a file."""
-        return path
-
-    free = ApprovalPolicy(require_always=False)
-    tools = guard_tools(
-        [*Kit().get_tools(), delete], policy={"plot": free}, channel=AutoDenyChannel(), audit=log
-    )
-
-    assert [t.name for t in tools] == ["refund", "plot", "delete"]
-    assert all(isinstance(t, ApprovalWrappedTool) for t in tools)
-    assert tools[0].invoke({"x": 1}).startswith("DENIED: ")
-    assert tools[1].invoke({}) == "done None"
-    assert tools[2].invoke({"path": "/"}).startswith("DENIED: ")
-    assert guard_tools([], audit=log) == guard_tools((), audit=log) == []
-
-
-def test_one_policy_for_all(log: AuditLog) -> None:
-    """Names in a shared policy or in exclude must be some tool's, but need not be every tool's."""
-
-    @tool
-    def free(path: str, client: str = "") -> str:
-        """Do it."""
-        return path
-
-    by_amount = ApprovalPolicy(amount_over={"arg": "x", "threshold": 3})
-    for policy in (by_amount, {"refund": by_amount, "free": ApprovalPolicy(require_always=False)}):
-        tools = guard_tools(
-            [free, *Kit().get_tools()],
-            policy=policy,
-            channel=AutoDenyChannel(),
-            audit=log,
-            exclude=["client"],
-        )
-
-        assert tools[0].invoke({"path": "a"}) == "a"
-        assert tools[1].invoke({"x": 4}).startswith("DENIED: ")
-        assert tools[1].invoke({"x": 3}) == "done 3"
-
-
-def rule(name: str) -> ApprovalPolicy:
-    return ApprovalPolicy(match_args={name: "1"})
+        return []
 
 
 A_TOOL = KINDS["function"]()[0]
@@ -1152,16 +902,10 @@ HIDING = KINDS["injected"]()[0]
 @pytest.mark.parametrize(
     ("tools", "options", "error", "text"),
     [
-        ([{"type": "web_search"}], {}, TypeError, "web_search.*its provider runs"),
         (Kit(), {}, TypeError, "takes a list of tools"),
         ([Kit()], {}, TypeError, "LangChain tools and functions"),
-        ([Subclass], {}, TypeError, "takes LangChain tools and functions, not <class"),
-        ([3], {}, TypeError, "takes LangChain tools and functions, not 3"),
-        (A_TOOL, {}, TypeError, "takes a list of tools"),
         ("refund", {}, TypeError, "takes a list of tools, not 'refund'"),
         (None, {}, TypeError, "takes a list of tools, not None"),
-        ([A_TOOL], {"policy": {"refnd": ApprovalPolicy()}}, ValueError, "'refnd'.*'refund'"),
-        ([A_TOOL], {"policy": {"refund": 3}}, TypeError, "takes an ApprovalPolicy"),
         ([A_TOOL], {"exclude": ["clent"]}, ValueError, "exclude names 'clent'"),
         ([A_TOOL, HIDING], {"policy": rule("amount")}, ValueError, "'amount'.*any of the tools"),
         ([A_TOOL, HIDING], {"policy": {"refund": rule("secret")}}, ValueError, "the tool 'refund'"),
@@ -1175,56 +919,28 @@ def test_wrong_use(tools: Any, options: Any, error: Any, text: str, log: AuditLo
         guard_tools(tools, audit=log, **options)
 
 
-def test_wrong_use_of_guard(log: AuditLog) -> None:
-    """`guard` checks names as `guard_tools` does, and a tool answers its agent by itself."""
-    with pytest.raises(ValueError, match=r"'amount'.*the tool 'refund'"):
-        guard(A_TOOL, policy=rule("amount"), audit=log)
-    with pytest.raises(TypeError, match="a tool answers its agent"):
-        guard(A_TOOL, on_denied=str, audit=log)
+def pay(secret: Annotated[Any, InjectedToolArg] = "", **more: Any) -> str:
+    return note(**more)
 
 
-def test_rule_on_what_a_schema_leaves_open(log: AuditLog) -> None:
-    """A JSON schema that allows further arguments may get what a policy names; no other name."""
-
-    def pay(secret: Annotated[Any, InjectedToolArg] = "", **more: Any) -> str:
-        return note(**more)
-
+def test_rules_on_open_schemas(log: AuditLog) -> None:
+    """A JSON schema that allows further arguments may get what a policy names; no other does."""
     bare = made(pay, {"type": "object", "properties": {}, "additionalProperties": True})
-    policy = ApprovalPolicy(amount_over={"arg": "amount", "threshold": 100})
-    guarded = guard(bare, policy=policy, channel=AutoDenyChannel(), audit=log)
+    guarded = guard(bare, policy=rule("amount"), channel=AutoDenyChannel(), audit=log)
 
-    assert guarded.invoke({"amount": 50}) == bare.invoke({"amount": 50})
-    assert guarded.invoke({"amount": 4000}).startswith("DENIED: ")
-    with pytest.raises(ValueError, match="'secret'"):
-        guard(bare, policy=rule("secret"), audit=log)
+    assert guarded.invoke({"amount": 3}) == bare.invoke({"amount": 3})
+    assert guarded.invoke({"amount": 4}).startswith("DENIED: ")
     with pytest.raises(ValueError, match="'amount'"):
-        guard(made(anything, JSON_SCHEMA), policy=policy, audit=log)
-
-
-class Given(BaseModel):
-    x: Any = None
-
-
-def takes(hint: Any) -> Any:
-    def pay(x: Any) -> str:
-        return note(x=x)
-
-    pay.__annotations__["x"] = hint
-    return pay
+        guard(made(anything, JSON_SCHEMA), policy=rule("amount"), audit=log)
 
 
 @pytest.mark.parametrize(
     ("make", "name"),
     [
         *((lambda: HIDING, name) for name in ("secret", "call_id", "config", "callbacks")),
-        (lambda: Injected(), "secret"),
-        (lambda: made(takes(Any), Hidden), "secret"),
-        (lambda: made(takes(RunnableConfig), Given), "x"),
-        (lambda: made(takes(RunnableConfig | None), JSON_SCHEMA), "x"),
-        (lambda: made(takes("RunnableConfig"), Given), "x"),
-        (lambda: made(takes("Optional[RunnableConfig]"), JSON_SCHEMA), "x"),
-        (lambda: made(takes("Optional[Annotated[str, InjectedToolArg]]"), JSON_SCHEMA), "x"),
-        (lambda: made(functools.wraps(takes(RunnableConfig))(lambda **_: ""), Given), "x"),
+        (lambda: made(anything, Hidden), "secret"),
+        (lambda: made(pay, JSON_SCHEMA), "secret"),
+        (lambda: made(functools.wraps(hiding)(lambda **_: ""), Amount), "config"),
     ],
 )
 def test_rules_on_what_the_runtime_fills_in(make: Any, name: str, log: AuditLog) -> None:

@@ -188,9 +188,3 @@ def test_interrupt_runs_the_body_again() -> None:
     assert question.value == 1 and sorted(DID) == [-1, 50]
     agent.invoke(Command(resume="yes"), THREAD)
     assert sorted(DID) == [-1, -1, 50]
-
-
-def test_interrupt_works_in_a_graph_only() -> None:
-    """Outside of a graph a tool with interrupt() fails; a guarded function asks anywhere."""
-    with pytest.raises((RuntimeError, KeyError)):
-        ask.invoke({"amount": 4000})

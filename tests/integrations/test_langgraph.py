@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import threading
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
@@ -32,7 +31,7 @@ from actionguard import (
     guard,
     guard_tools,
 )
-from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel, SilentChannel
+from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
 
 try:
     from langchain.agents import create_agent
@@ -137,16 +136,6 @@ def test_denied_in_the_middle(go: Any, log: AuditLog, lines: Any) -> None:
     assert sorted(RAN) == [1, 2, 3] and len(lines()) == 4
 
 
-def test_blocked_in_an_agent(go: Any, log: AuditLog) -> None:
-    """A broken channel is told to the agent without the text of its exception."""
-    tools = guard_tools([refund], channel=ScriptedChannel(OSError("s3cret")), audit=log)
-
-    state = go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
-
-    assert state["messages"][2].content.startswith("BLOCKED: ")
-    assert "s3cret" not in str(state) and RAN == []
-
-
 def test_a_denial_of_return_direct_is_the_last_word(go: Any, log: AuditLog) -> None:
     """The agent of a `return_direct` tool ends with the denial, as it ends with every answer."""
     direct = refund.model_copy(update={"return_direct": True})
@@ -180,25 +169,6 @@ def test_streams_like_bare_tools(mode: Any, is_async: bool, log: AuditLog) -> No
 
     assert [shape(part) for part in got] == [shape(part) for part in wanted]
     assert mode != "custom" or got == [{"refunding": 5}]
-
-
-def test_events_like_bare_tools(log: AuditLog) -> None:
-    """astream_events brings the same events, with the same names, inputs and nesting."""
-
-    async def collect(tools: Any) -> list[Any]:
-        agent = create_agent(saying(CALLS[0]), tools)
-        events = [event async for event in agent.astream_events(start(), THREAD, version="v2")]
-        seen: list[str] = []
-        for event in events:
-            seen.extend(i for i in (*event["parent_ids"], event["run_id"]) if i not in seen)
-        return [
-            (e["event"], e["name"], [seen.index(i) for i in e["parent_ids"]], shape(e["data"]))
-            for e in events
-        ]
-
-    wanted = asyncio.run(collect([refund]))
-    guarded = guard_tools([refund], channel=AutoApproveChannel(), audit=log)
-    assert asyncio.run(collect(guarded)) == wanted
 
 
 def shape(value: Any) -> Any:
@@ -287,30 +257,12 @@ class Subclass(BaseTool):
         return paid(amount, state, store, config)
 
 
-class WithRuntime(BaseTool):
-    name: str = "pay"
-    description: str = "Pay."
-
-    def _run(self, amount: int, runtime: ToolRuntime) -> str:  # type: ignore[valid-type]
-        return paid(amount, runtime.state, runtime.store, runtime.config)  # type: ignore[attr-defined]
-
-
 def pay(
     amount: int,
     config: RunnableConfig,
     user: Annotated[str, InjectedState("user")],
     store: Annotated[Any, InjectedStore()] = None,
     state: Annotated[dict[str, Any], InjectedState] | None = None,
-) -> str:
-    """Pay."""
-    return paid(amount, state, store, config)
-
-
-async def apay(
-    amount: int,
-    config: RunnableConfig,
-    state: Annotated[dict[str, Any], InjectedState],
-    store: Annotated[Any, InjectedStore()],
 ) -> str:
     """Pay."""
     return paid(amount, state, store, config)
@@ -329,9 +281,7 @@ SCHEMA = {"type": "object", "properties": {"amount": {"type": "integer"}}}
 HIDING: dict[str, Any] = {
     "subclass": Subclass,
     "function": lambda: tool(pay),
-    "async function": lambda: tool("pay")(apay),
     "runtime": lambda: tool("pay")(with_runtime),
-    "runtime in a subclass": WithRuntime,
     "runtime by name": lambda: StructuredTool(
         name="pay", description="Pay.", args_schema=SCHEMA, func=merely_named
     ),
@@ -344,8 +294,6 @@ def test_runtime_values_stay_hidden(kind: str, approved: bool, go: Any, log: Aud
     """State, store, config and runtime reach the body, and no policy, person, log or message."""
     if ToolRuntime is None and "runtime" in kind:
         pytest.skip("ToolRuntime came with 1.0")
-    if kind == "async function" and "ainvoke" not in str(go.__code__.co_names):
-        pytest.skip("it has to be awaited")
     store = InMemoryStore()
     store.put(("keys",), "k", {"v": "s3cret-store"})
     config: Any = {"configurable": {"key": "s3cret-config"}}
@@ -410,37 +358,6 @@ def test_released_calls_finish_meanwhile(made: Any, log: AuditLog, lines: Any) -
     assert len(set(requests)) == 2 and sorted(RAN) == [1, 9, 9]
 
 
-def test_cancelled_agent(log: AuditLog, lines: Any) -> None:
-    """Cancelling an agent's run ends the wait of its tool, which leaves its line."""
-
-    async def main() -> None:
-        with SilentChannel() as channel:
-            agent = create_agent(
-                saying(CALLS[0]), guard_tools([refund], channel=channel, audit=log)
-            )
-            run = asyncio.ensure_future(agent.ainvoke(start(), THREAD))
-            await asyncio.to_thread(channel.wait_for_requests)
-            run.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await run
-
-    asyncio.run(main())
-
-    (line,) = lines()
-    assert line["executed"] is False and "CancelledError" in line["error"] and RAN == []
-
-
-def test_ctrl_c_in_the_channel(go: Any, log: AuditLog, lines: Any) -> None:
-    """Ctrl-C at the prompt ends the agent and the program, and leaves the call's line."""
-    tools = guard_tools([refund], channel=ScriptedChannel(KeyboardInterrupt()), audit=log)
-
-    with pytest.raises(KeyboardInterrupt):
-        go(create_agent(saying(CALLS[0]), tools), start(), THREAD)
-
-    assert [line["error"] for line in lines()] == ["KeyboardInterrupt before the body began"]
-    assert RAN == []
-
-
 @pytest.mark.skipif(wrap_tool_call is None, reason="middleware came with langchain 1.0")
 def test_middleware(log: AuditLog, lines: Any) -> None:
     """A middleware sees the tool that it sees bare, and what it changes is asked for."""
@@ -458,24 +375,3 @@ def test_middleware(log: AuditLog, lines: Any) -> None:
     agent.invoke(start(), THREAD)
 
     assert [action.args["amount"] for action in channel.requests] == RAN == [10]
-
-
-def test_threads_of_a_tool_node(log: AuditLog, lines: Any) -> None:
-    """Parallel calls wait in the node's own threads at once, and a hundred leave their lines."""
-    barrier = threading.Barrier(20)
-
-    class Together(ApprovalChannel):
-        def request_approval(self, action: Action) -> Decision:
-            barrier.wait(120)
-            return Decision(action.args["amount"] % 2 == 0)
-
-    node = StateGraph(dict)
-    node.add_node("tools", ToolNode([guard(refund, channel=Together(), audit=log)]))
-    node.add_edge(START, "tools")
-    calls = [{"name": "refund", "args": {"amount": a}, "id": str(a)} for a in range(100)]
-    config: Any = {"max_concurrency": 20, **THREAD}
-
-    state = node.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]}, config)
-
-    assert [m.status == "success" for m in state["messages"]] == [a % 2 == 0 for a in range(100)]
-    assert sorted(RAN) == list(range(0, 100, 2)) and len(lines()) == 100
