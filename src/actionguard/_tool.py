@@ -241,10 +241,9 @@ def _hand_on(refused: Refused) -> Any:
 def _face_class(cls: Any, own_entries: frozenset[str]) -> Any:
     """The class of the faces of this class's tools."""
     names: dict[str, Any] = {n: getattr(cls, n) for n in ("__module__", "__qualname__", "__doc__")}
-    names["__slots__"] = ("_actionguard",)
     # That of StructuredTool and Tool runs all of `invoke` in the executor if there is no coroutine,
     # and so would wait there for a person.
-    names["ainvoke"] = BaseTool.ainvoke
+    names.update(__slots__=("_actionguard",), ainvoke=BaseTool.ainvoke)
     names.update({way: _way_of(way) for way in ("_run", "_arun", *own_entries)})
     # Past pydantic, which would build for the face (in 2 ms) what it has built for the class.
     return ABCMeta.__new__(type(cls), cls.__name__, (ApprovalWrappedTool, cls), names)
