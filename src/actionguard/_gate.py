@@ -438,7 +438,7 @@ def _may_have_run(record: dict[str, Any]) -> bool:
 
 
 def _seconds(start: float | None, end: float) -> float | None:
-    return None if start is None else round(end - start, 6)
+    return None if start is None else end - start
 
 
 def _as_bool(policy: Policy, answer: Any) -> bool:

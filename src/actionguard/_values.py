@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache, partial
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import PurePath
 from types import MemberDescriptorType
 from typing import Any
@@ -325,19 +326,27 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
-    try:
-        if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
-            text = _encode(value) if _STR.issuperset(map(type, value)) else ""
-            if text and len(text) < _MAX_DIGITS and "\\ud" not in text:  # a lone surrogate
-                return text  # as for most calls: 2 us instead of 10
-    except Exception:  # a NaN, or a class without a hash
+    try:  # what most calls have: 1 us instead of 10
+        if type(value) is dict:
+            items = [f"{quoted(n)}: {_PLAIN_JSON[type(item)](item)}" for n, item in value.items()]
+            text = f"{{{', '.join(items)}}}"
+        else:
+            text = _PLAIN_JSON[type(value)](value)
+        if "\\ud" not in text:  # it may be a lone surrogate
+            return text
+    except Exception:  # a name or a value of another class
         pass
     return _encode(_Walk(_JSON, _other_json, _group_json).of(value))
 
 
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
-_STR = frozenset({str})
-_FLAT = frozenset({str, int, float, bool, type(None)})
+_PLAIN_JSON: dict[Any, Callable[[Any], str]] = {
+    type(None): lambda _: "null",
+    bool: lambda value: "true" if value else "false",
+    str: quoted,
+    int: lambda value: int.__repr__(value) if -_MAX_INT < value < _MAX_INT else quoted(hex(value)),
+    float: lambda value: repr(value) if math.isfinite(value) else quoted(repr(value)),
+}
 
 
 def _int_json(value: int) -> int | str:

@@ -196,10 +196,10 @@ class Entry(Call):
     """One call on its way to its line."""
 
     def __init__(self, writer: Writer, call_id: str, tool: str, args: Mapping[str, Any]) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        now = datetime.now(timezone.utc).isoformat("T", "microseconds")
         #: The arguments as the line has them.
         self.args_json = json_text(args)
-        equals = f'"tool": {_string(tool)}, "args": {self.args_json}, "needed_approval": '
+        equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
         super().__init__(call_id, equals, writer.journal)
         self._begin = f'{{"timestamp": "{now}", {equals}'
         self._writer = writer
@@ -297,15 +297,14 @@ class Entry(Call):
         if decision is not None:
             answer = (
                 f'"approved": {_JSON[decision.approved is True]}, '
-                f'"decision_source": {_string(decision.source)}, '
-                f'"decision_comment": {_string(decision.comment)}'
+                f'"decision_source": {json_text(decision.source)}, '
+                f'"decision_comment": {json_text(decision.comment)}'
             )
             if decision.metadata:
                 metadata = f', "decision_metadata": {json_text(decision.metadata)}'
-        text = "null" if result is None else _string(_in_short(result))
         return (
             f'{self._begin}{_JSON[needed_approval]}, {answer}, "executed": {_JSON[executed]}, '
-            f'"result": {text}, "error": {"null" if error is None else json_text(error)}, '
+            f'"result": {json_text(_in_short(result))}, "error": {json_text(error)}, '
             f'"id": {quoted(self.id)}, "waited_s": {_seconds(waited_s)}, '
             f'"ran_s": {_seconds(ran_s)}{metadata}}}'
         )
@@ -315,16 +314,13 @@ _NO_ANSWER = '"approved": null, "decision_source": null, "decision_comment": nul
 _JSON = {True: "true", False: "false", None: "null"}
 
 
-def _string(text: str | None) -> str:
-    """The same as `json_text`, in a tenth of the time for most strings."""
-    return quoted(text) if type(text) is str and text.isascii() else json_text(text)
-
-
 def _seconds(seconds: float | None) -> str:
     return "null" if seconds is None else f"{seconds:.6f}"
 
 
-def _in_short(result: object) -> str:
+def _in_short(result: object) -> str | None:
+    if result is None:
+        return None
     text = result if isinstance(result, str) else show(result)
     return text if len(text) <= _RESULT_LIMIT else cut(text, _RESULT_LIMIT - 40)
 
