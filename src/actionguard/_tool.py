@@ -73,6 +73,7 @@ class ApprovalWrappedTool(_Base):
 
     def __delattr__(self, name: str) -> None:
         delattr(self._actionguard.bare, name)
+        vars(self).pop(name, None)
         self._actionguard.renew()
 
     def __copy__(self) -> Any:
@@ -149,7 +150,6 @@ class _Behind:
 
     def renew(self) -> None:
         """Forget what was made for the bare tool's earlier name, schema and body."""
-        vars(self.face).clear()
         self._ways: dict[str, AnyCallable] = {}
         self._gated: dict[str, AnyCallable] = {}
         self.show()
