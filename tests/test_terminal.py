@@ -142,12 +142,11 @@ def test_paste(lines: int) -> None:
         paste.join()
 
 
-@pytest.mark.parametrize("keys", ["y\r", CTRL_C])
-def test_after_a_program_that_left_the_terminal_raw(keys: str) -> None:
-    """Enter and Ctrl-C work without line mode, too."""
+def test_after_a_program_that_left_the_terminal_raw() -> None:
+    """Enter works without line mode, too."""
     with Terminal("import tty; tty.setraw(0); say(ask(refund))") as terminal:
-        terminal.answer(keys)
-        terminal.expect("KeyboardInterrupt" if keys == CTRL_C else "<approved>")
+        terminal.answer("y\r")
+        terminal.expect("<approved>")
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
@@ -46,6 +45,8 @@ class Banner:
         self._room = rows - 2 - len(QUESTION + "yes") // self._width if rows else _MOST_LINES
         drawn = "".join(map(chr, _ASCII))
         self._plain = self._sayable(drawn) != drawn
+        self._rule = self._drawn("─") * min(_RULE, self._width)
+        self._about = str.__str__(action.tool_description or "").strip().split("\n")
         #: Whether something was left out of what was laid out last.
         self.is_cut = False
 
@@ -57,10 +58,10 @@ class Banner:
         """
         self.is_cut = False
         action, earlier = self._action, earlier_line(self._action)
-        summary = " ".join(takewhile(str.strip, _description(action)))
+        summary = " ".join(takewhile(str.strip, self._about))
         tool = self._fit(escape(action.tool_name), " Tool: ", 2)
         about = self._fit(escape(" ".join(summary.split())), " About: ", 3) if summary else []
-        head, end = self._head(), [self._rule()]
+        head, end = self._head(), [self._rule]
         known = self._lines(f"{earlier}.") if earlier else []
         known += self._lines(f"{waiting:,} more waiting") if waiting else []
         hint = self._lines(f"{_HINT}; v shows all")
@@ -74,15 +75,16 @@ class Banner:
         arguments = self._arguments(max(room, 1))
         if hint and not self.is_cut:
             hint = self._lines(_HINT)
-        return _text(["", *head, *tool, *about, " Args:", *arguments, *end, *known, *hint])
+        parts = ["", *head, *tool, *about, " Args:", *arguments, *end, *known, *hint]
+        return "\n".join([*parts, ""])
 
     def everything(self) -> str:
         """All of the request, for a pager."""
-        about = "\n".join(map(escape, _description(self._action)))
-        lines = self._fit(escape(self._action.tool_name), " Tool: ", _NO_LIMIT)
-        lines += self._fit(about, " About: ", _NO_LIMIT) if about else []
-        lines += [" Args:", *self._arguments(_NO_LIMIT)]
-        return _text([*self._head(), *lines, self._rule()])
+        tool = self._fit(escape(self._action.tool_name), " Tool: ", _NO_LIMIT)
+        text = "\n".join(map(escape, self._about))
+        about = self._fit(text, " About: ", _NO_LIMIT) if text else []
+        arguments = self._arguments(_NO_LIMIT)
+        return "\n".join([*self._head(), *tool, *about, " Args:", *arguments, self._rule, ""])
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""
@@ -94,10 +96,7 @@ class Banner:
 
     def _head(self) -> list[str]:
         title = self._lines("🛑 actionguard — approval required")
-        return [self._rule(), *title, self._rule()]
-
-    def _rule(self) -> str:
-        return self._drawn("─") * min(_RULE, self._width)
+        return [self._rule, *title, self._rule]
 
     def _lines(self, text: str) -> list[str]:
         return [line for line, _ in self._wrap(self._drawn(text), " ", "    ")]
@@ -108,14 +107,14 @@ class Banner:
             return ["    (none)"]
         shown = list(islice(self._action.args.items(), count if count <= room else room - 1))
         left = count - len(shown)
-        texts = [_in_rows(*item) for item in shown]
+        texts = [_argument(*item, in_rows=True) for item in shown]
         needs = [len(list(islice(self._rows(text, "    "), room + 1))) for text in texts]
         lines = []
         for item, text, need, share in zip(
             shown, texts, needs, shares(needs, room - bool(left)), strict=True
         ):
             in_rows = share == need or share > _FEW_LINES
-            lines += self._fit(text if in_rows else _in_one_row(*item), "    ", share)
+            lines += self._fit(text if in_rows else _argument(*item, in_rows=False), "    ", share)
         if left:
             self.is_cut = True
             lines.append(f"    {self._drawn('…')} {left:,} more")
@@ -164,45 +163,19 @@ class Banner:
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
-def _text(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _description(action: Action) -> list[str]:
-    return str.__str__(action.tool_description or "").strip().split("\n")
-
-
-def _in_rows(name: str, value: object) -> str:
-    """An argument, a text of several lines in as many rows."""
-    if type(value) is str and "\n" in value.strip("\n"):
+def _argument(name: str, value: object, *, in_rows: bool) -> str:
+    """An argument; if there is room, a text of several lines in as many rows."""
+    name = cut(label(name), _NAME_LIMIT)
+    if in_rows and type(value) is str and "\n" in value.strip("\n"):
         rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
-        return "\n".join([f"{_name(name)} =", *map(escape, rows)])
-    return _in_one_row(name, value)
-
-
-def _in_one_row(name: str, value: object) -> str:
-    return f"{_name(name)} = {show(value)}"
-
-
-def _name(name: str) -> str:
-    return cut(label(name), _NAME_LIMIT)
+        return "\n".join([f"{name} =", *map(escape, rows)])
+    return f"{name} = {show(value)}"
 
 
 def _reach(text: str, start: int, cells: int) -> int:
-    """How far one gets in the text with so many cells; always one character at least."""
+    """How far one gets in the text with so many cells of a terminal."""
     end = start
-    for char in text[start : start + max(cells, 1)]:  # none takes less than a cell
-        cells -= _cells(char)
-        if cells < 0:
-            break
+    # Terminals differ in what takes two cells; but a line that wraps may be forged.
+    while end < len(text) and (cells := cells - (1 if text[end].isascii() else 2)) >= 0:
         end += 1
-    return min(max(end, start + 1), len(text))
-
-
-def _cells(char: str) -> int:
-    """How many cells a terminal may use for a character: rather one too many than one too few."""
-    if char.isascii():
-        return 1
-    # Flags and hexagrams, say, are narrow by the table, and wide in many a terminal.
-    is_symbol = unicodedata.category(char)[0] in "SPN"
-    return 2 if is_symbol or unicodedata.east_asian_width(char) in "WF" else 1
+    return end

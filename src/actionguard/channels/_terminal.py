@@ -88,7 +88,6 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
     Raises:
         Unanswered: There will be no answer.
         EOFError: The input ended.
-        KeyboardInterrupt: Ctrl-C, in a terminal that another program left in raw mode.
     """
     import termios
 
@@ -108,8 +107,6 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
                 keys = os.read(descriptor, 4096)
                 if not keys:
                     raise EOFError
-                if b"\x03" in keys:
-                    raise KeyboardInterrupt
                 line += keys
     except (OSError, termios.error) as error:  # hung up
         raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from error
@@ -154,8 +151,8 @@ def call_input(function: Input, question: str, look: Look) -> str:
 
 
 @contextlib.contextmanager
-def hearing_ctrl_c(look: Look) -> Iterator[Look]:
-    """Yields a `look` that also raises KeyboardInterrupt if Ctrl-C was pressed, in any thread.
+def hearing_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells, in any thread, whether Ctrl-C was pressed.
 
     Python raises it in the main thread only, and under asyncio not even there. A thread that asks
     has to hear it as well, or who waits for that thread (a pool that is shut down) would go on
@@ -164,20 +161,15 @@ def hearing_ctrl_c(look: Look) -> Iterator[Look]:
     """
     is_ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
     if waiter.in_main_thread or is_ignored or os.name == "nt":
-        yield look  # in the main thread, asyncio cancels the task
+        yield lambda: False  # in the main thread, asyncio cancels the task
         return
     import faulthandler
-
-    def look_for_ctrl_c() -> None:
-        if select.select([pressed], [], [], 0)[0]:
-            raise KeyboardInterrupt
-        look()
 
     pressed, write = os.pipe()
     os.set_blocking(write, False)
     faulthandler.register(signal.SIGINT, write, all_threads=False, chain=True)
     try:
-        yield look_for_ctrl_c
+        yield lambda: bool(select.select([pressed], [], [], 0)[0])
     finally:
         faulthandler.unregister(signal.SIGINT)
         os.close(pressed)

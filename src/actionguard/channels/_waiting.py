@@ -13,24 +13,19 @@ from types import CodeType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from actionguard.channels.base import (
-    ApprovalChannel,
-    async_form,
-    outcome_of,
-    raising,
-    start_thread,
-    waiter,
-)
+from actionguard.channels import base
 from actionguard.core import Action, Decision
 
 T = TypeVar("T")
 
 
-async def ask_async(channel: ApprovalChannel, action: Action) -> Decision:
+async def ask_async(channel: base.ApprovalChannel, action: Action) -> Decision:
     """Ask from async code. If the wait was cancelled, no answer counts."""
     times_cancelled = getattr(asyncio.current_task(), "cancelling", int)  # not in Python 3.10
     before = times_cancelled()
-    answer = await call(async_form(channel) or channel.request_approval, action)
+    method: Any = channel.request_approval
+    form = base.async_forms.get(getattr(method, "__func__", None))
+    answer = await (form(method.__self__, action) if form else call(method, action))
     if times_cancelled() > before:  # and the channel suppressed it
         raise asyncio.CancelledError
     return answer
@@ -60,8 +55,8 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     context = contextvars.copy_context()
 
     def work() -> T:
-        waiter.has_gone = lambda: answered.done() or not loop.is_running()
-        waiter.in_main_thread = in_main_thread
+        base.waiter.has_gone = lambda: answered.done() or not loop.is_running()
+        base.waiter.in_main_thread = in_main_thread
         return context.run(function, *args)
 
     jobs = _new_jobs.setdefault(loop, [])
@@ -82,7 +77,7 @@ def _start(jobs: list[_Job]) -> None:
     # stand still for a tenth of a second. So it starts one, which starts the others.
     if len(jobs) > 1:
         with suppress(RuntimeError):  # no more threads, as each of them will find out
-            start_thread(partial(_start_each, jobs))
+            base.start_thread(partial(_start_each, jobs))
             return
     _start_each(jobs)
 
@@ -91,13 +86,13 @@ def _start_each(jobs: list[_Job]) -> None:
     for answered, work in jobs:
         if not answered.done():  # it was not cancelled meanwhile
             try:
-                start_thread(partial(_answer, answered, work))
+                base.start_thread(partial(_answer, answered, work))
             except BaseException as error:  # no more threads, or Ctrl-C
-                _answer(answered, partial(raising, error))
+                _answer(answered, partial(base.raising, error))
 
 
 def _answer(answered: asyncio.Future[Callable[[], Any]], work: Callable[[], Any]) -> None:
-    outcome = outcome_of(work)
+    outcome = base.outcome_of(work)
     with suppress(RuntimeError):  # the loop was closed
         answered.get_loop().call_soon_threadsafe(_settle, answered, outcome)
 
@@ -132,7 +127,7 @@ def run_sync(answer: Awaitable[T]) -> T:
     if asyncio._get_running_loop() is None:
         return _run(loop, answer)
     done: list[Callable[[], T]] = []
-    thread = start_thread(lambda: done.append(outcome_of(partial(_run, loop, answer))))
+    thread = base.start_thread(lambda: done.append(base.outcome_of(partial(_run, loop, answer))))
     try:
         thread.join()
     except BaseException:  # Ctrl-C: nobody waits any more

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from datetime import datetime, timezone
 from functools import partial
-from types import MethodType
 from typing import Any, NoReturn, TypeVar
 
 from actionguard.core import Action, Decision
@@ -61,24 +60,17 @@ def ask(channel: ApprovalChannel, action: Action) -> Decision:
 
 #: The async form of a plain `request_approval`, where it has one. By function and not by class: a
 #: subclass that replaces the plain form must not have its async callers pass it by.
-_async_forms: dict[object, Callable[..., Awaitable[Decision]]] = {}
+async_forms: dict[object, Callable[..., Awaitable[Decision]]] = {}
 
 
 def async_form_of(plain: Callable[..., Any]) -> Callable[[Method], Method]:
     """Decorates the async form of a plain `request_approval`."""
 
     def add(method: Method) -> Method:
-        _async_forms[plain] = method
+        async_forms[plain] = method
         return method
 
     return add
-
-
-def async_form(channel: ApprovalChannel) -> Callable[[Action], Awaitable[Decision]] | None:
-    """The channel's `request_approval` for async callers, if it has a form of its own for them."""
-    method: Any = channel.request_approval
-    form = _async_forms.get(getattr(method, "__func__", None))
-    return None if form is None else MethodType(form, method.__self__)
 
 
 # --- threads ---------------------------------------------------------------------------------

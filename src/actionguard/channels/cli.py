@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic
 from typing import Any, TextIO
 
-from actionguard._values import cut, show
+from actionguard._values import show
 from actionguard.channels import _terminal
 from actionguard.channels._banner import QUESTION, Banner
-from actionguard.channels._terminal import WITHDRAWN, Input, Look, Unanswered
+from actionguard.channels._terminal import WITHDRAWN, Input, Unanswered
 from actionguard.channels.base import ApprovalChannel, seconds, waiter
 from actionguard.core import Action, Decision
 
-_NAME_LIMIT = 60
 #: What a comment need not repeat: "no, wrong customer", but not "no refunds on Sundays".
 _NO = re.compile(r"no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
 
@@ -89,21 +87,21 @@ class CLIChannel(ApprovalChannel):
             with _line.place(turn):
                 return self._ask(action, turn)
         except Unanswered as why:
-            return self._unanswered(why)
+            return Decision(False, str(why), self.name, unanswered=True)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
         try:
             source = self._input_fn or _terminal.person()
         except Unanswered as why:
-            name = cut(ascii(str.__str__(action.tool_name))[1:-1], _NAME_LIMIT)
+            name = ascii(str.__str__(action.tool_name))[1:-1]
             _Screen(self._stream or sys.stderr).end(f"actionguard: {name} was not approved: {why}")
             raise
-        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c(turn.look) as look:
+        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c() as turn.interrupted:
             screen = _Screen(stream)
             try:
-                decision = self._decision(self._answer(action, screen, source, turn, look))
+                decision = self._decision(self._answer(action, screen, source, turn))
             except Unanswered as why:
-                decision = self._unanswered(why)
+                decision = Decision(False, str(why), self.name, unanswered=True)
             except KeyboardInterrupt:
                 screen.end("")
                 _line.interrupt()
@@ -111,25 +109,23 @@ class CLIChannel(ApprovalChannel):
             screen.end(screen.banner(action).outcome(decision))
             return decision
 
-    def _answer(
-        self, action: Action, screen: _Screen, source: Source, turn: _Turn, look: Look
-    ) -> str:
-        _terminal.wait_for_reader(look)
+    def _answer(self, action: Action, screen: _Screen, source: Source, turn: _Turn) -> str:
+        _terminal.wait_for_reader(turn.look)
         while True:
             banner = screen.banner(action)
             screen.write(banner.request(_line.waiting()))
             try:
                 if isinstance(source, int):
-                    answer = _terminal.read_line(source, partial(screen.write, QUESTION), look)
+                    answer = _terminal.read_line(source, partial(screen.write, QUESTION), turn.look)
                 elif turn.is_patient:
                     answer = source(QUESTION)
                 else:
-                    answer = _terminal.call_input(source, QUESTION, look)
+                    answer = _terminal.call_input(source, QUESTION, turn.look)
             except EOFError:
                 raise Unanswered("the input ended without an answer") from None
             except NotImplementedError:
                 raise Unanswered("this front end takes no input") from None
-            look()
+            turn.look()
             if not isinstance(answer, str):
                 raise TypeError(f"input_fn must return a str, not {show(answer)}")
             text = str.__str__(answer).strip()
@@ -142,16 +138,13 @@ class CLIChannel(ApprovalChannel):
         stream = sys.stderr if self._stream is None else self._stream
         if isinstance(source, int) and self._stream is None and not _terminal.is_terminal(stream):
             return open(os.ttyname(source), "w")  # who sits at its keys does not see stderr
-        return contextlib.nullcontext(stream)
+        return nullcontext(stream)
 
     def _decision(self, text: str) -> Decision:
         if text.lower() in ("y", "yes"):
             return Decision(True, source=self.name)
         no = _NO.match(text)
         return Decision(False, text[no.end() if no else 0 :] or None, self.name)
-
-    def _unanswered(self, why: Unanswered) -> Decision:
-        return Decision(False, str(why), self.name, unanswered=True)
 
 
 class _Screen:
@@ -177,7 +170,7 @@ class _Screen:
 
     def end(self, text: str) -> None:
         """Write the last line; by now it is decided, so a failure changes nothing."""
-        with contextlib.suppress(Unanswered):
+        with suppress(Unanswered):
             self.write(f"{text}\n")
 
     def page(self, text: str) -> None:
@@ -199,16 +192,14 @@ class _Turn:
         #: Whether nobody waits for the answer any more.
         self.has_gone = waiter.has_gone or (lambda: False)
         #: Whether it can be left alone with an input function until that returns.
-        self.is_patient = (
-            timeout is None
-            and waiter.has_gone is None
-            and threading.current_thread() is threading.main_thread()
-        )
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self.is_patient = in_main_thread and timeout is None
         #: Whether somebody has to tell it of Ctrl-C: asyncio cancels tasks in the main thread only.
         self.is_deaf = not waiter.in_main_thread
         #: Set when it has the turn, or need not wait for it any more.
         self.called = threading.Event()
-        self.interrupted = False
+        #: Whether Ctrl-C was pressed.
+        self.interrupted: Callable[[], bool] = lambda: False
 
     def wait(self) -> None:
         """Block until it is called, or its time is over."""
@@ -217,7 +208,7 @@ class _Turn:
 
     def look(self) -> None:
         """Raise if the question does not stand any more."""
-        if self.interrupted:
+        if self.interrupted():
             raise KeyboardInterrupt
         if self.has_gone():
             raise Unanswered(WITHDRAWN)
@@ -234,10 +225,9 @@ class _Line:
 
     def waiting(self) -> int:
         """How many stand behind the first."""
-        with self._lock:
-            return sum(not turn.has_gone() for turn in self._turns[1:])
+        return sum(not turn.has_gone() for turn in self._turns[1:])
 
-    @contextlib.contextmanager
+    @contextmanager
     def place(self, turn: _Turn) -> Iterator[None]:
         """Wait for the turn, and pass it on in the end."""
         if _asking.get():  # it would wait for itself to get out of the way
@@ -261,7 +251,7 @@ class _Line:
         with self._lock:
             for turn in self._turns[1:]:
                 if turn.is_deaf:
-                    turn.interrupted = True
+                    turn.interrupted = lambda: True
                     turn.called.set()
 
 
