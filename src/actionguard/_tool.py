@@ -164,9 +164,10 @@ class _Behind:
 
     def way(self, name: str) -> AnyCallable:
         """The guarded form of the bare tool's method or function of this name."""
-        if name not in self._ways:
-            self._ways[name] = self._new_way(name)
-        return self._ways[name]
+        ways = self._ways  # if the tool is changed meanwhile, it has others
+        if name not in ways:
+            ways[name] = self._new_way(name)
+        return ways[name]
 
     def _new_way(self, name: str) -> AnyCallable:
         guarded: Any
@@ -198,12 +199,13 @@ class _Behind:
             # langchain-core reads these at every call: it reads them faster if they are resolved.
             guarded.__doc__, guarded.__signature__ = inspect.getdoc(looks), inspect.signature(looks)
             hints = hints_of(looks).items()
-            guarded.__annotations__ = {name: h for name, h in hints if h is not inspect._empty}
+            guarded.__annotations__ = {n: hint for n, hint in hints if hint is not inspect._empty}
         return guarded  # type: ignore[no-any-return]
 
     def _behind_gates(self, name: str) -> AnyCallable:
         """The bare tool's method or function behind a gate for each guard."""
-        if name not in self._gated:
+        gated = self._gated
+        if name not in gated:
             bare: Any = self.bare
             run = getattr(bare, name)
             in_executor = name == "_arun" and _is_plain(bare)
@@ -218,8 +220,8 @@ class _Behind:
                 run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, _hand_on)
             if in_executor and sys.version_info < (3, 11):
                 run = functools.partial(_with_config, run)
-            self._gated[name] = run
-        return self._gated[name]
+            gated[name] = run
+        return gated[name]
 
     def _answer(self, name: str, refused: Refused, call_id: str | None) -> Any:
         """What the caller gets in place of a result."""
