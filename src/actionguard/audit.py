@@ -201,7 +201,7 @@ class Entry(Call):
         self.args_json = json_text(args)
         equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
         super().__init__(call_id, equals, writer.journal)
-        self._begin = f'{{"timestamp": "{now}", {equals}'
+        self._begin = f'{{"timestamp": "{now}", '
         self._writer = writer
 
     def note(
@@ -303,10 +303,10 @@ class Entry(Call):
             if decision.metadata:
                 metadata = f', "decision_metadata": {json_text(decision.metadata)}'
         return (
-            f'{self._begin}{_JSON[needed_approval]}, {answer}, "executed": {_JSON[executed]}, '
-            f'"result": {json_text(_in_short(result))}, "error": {json_text(error)}, '
-            f'"id": {quoted(self.id)}, "waited_s": {_seconds(waited_s)}, '
-            f'"ran_s": {_seconds(ran_s)}{metadata}}}'
+            f"{self._begin}{self.equals}{_JSON[needed_approval]}, {answer}, "
+            f'"executed": {_JSON[executed]}, "result": {json_text(_in_short(result))}, '
+            f'"error": {json_text(error)}, "id": {quoted(self.id)}, '
+            f'"waited_s": {_seconds(waited_s)}, "ran_s": {_seconds(ran_s)}{metadata}}}'
         )
 
 
