@@ -194,8 +194,8 @@ class _Turn:
         #: Whether it can be left alone with an input function until that returns.
         in_main_thread = threading.current_thread() is threading.main_thread()
         self.is_patient = in_main_thread and timeout is None
-        #: Whether somebody has to tell it of Ctrl-C: asyncio cancels tasks in the main thread only.
-        self.is_deaf = not waiter.in_main_thread
+        #: Whether Ctrl-C passes it by: that reaches the main thread and its tasks only.
+        self.is_deaf = not (in_main_thread or waiter.in_main_thread)
         #: Set when it has the turn, or need not wait for it any more.
         self.called = threading.Event()
         #: Whether Ctrl-C was pressed.
