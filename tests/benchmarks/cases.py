@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from itertools import count, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,9 @@ def floor() -> Callable[[], Any]:
     return lambda: os.write(fd, (json.dumps(RECORD) + "\n").encode())
 
 
-def audited(how: dict[str, Any], args: Any, *, approve: bool = True) -> Numbers:
+def audited(how: dict[str, Any], amounts: Iterator[float], *, approve: bool = True) -> Numbers:
     call = guarded(refund, channel=Plain(approve=approve), on_denied="return")
-    return in_turn(floor(), lambda: call(*args), **how)
+    return in_turn(floor(), lambda: call(next(amounts), "cus_123"), **how)
 
 
 def plain_off() -> Numbers:
@@ -187,7 +188,7 @@ def agent() -> Numbers:
     return in_turn(*(partial(a.invoke, asked) for a in agents), rounds=100)
 
 
-def waiting(channel: ApprovalChannel, count: int) -> Numbers:
+def waiting(channel: ApprovalChannel, number: int) -> Numbers:
     """So many calls wait at once; meanwhile the program uses its loop's executor."""
     call = guard(arefund, channel=channel, audit=OFF)
     threads: list[int] = []
@@ -206,7 +207,7 @@ def waiting(channel: ApprovalChannel, count: int) -> Numbers:
         await asyncio.to_thread(lambda: None)
         before = threading.active_count()
         start = time.perf_counter()
-        calls = asyncio.gather(*(call(float(n), "cus") for n in range(count)))
+        calls = asyncio.gather(*(call(float(n), "cus") for n in range(number)))
         await asyncio.sleep(0)  # until all of them have begun
         await asyncio.gather(calls, program(calls))
         return time.perf_counter() - start
@@ -227,23 +228,23 @@ def waiting(channel: ApprovalChannel, count: int) -> Numbers:
     return numbers
 
 
-def record(path: Path, payload: str, count: int) -> None:
+def record(path: Path, payload: str, times: int) -> None:
     log, action = AuditLog(path), Action("refund", {"amount": 50.0, "note": payload})
-    for _ in range(count):
+    for _ in range(times):
         log.record(action=action, needed_approval=False, decision=None, executed=True)
 
 
-def lines(worker: Any, workers: int, count: int, payload: str = "x") -> Numbers:
-    count = max(2, count // QUICK)
-    running = [worker(target=record, args=(LOG, payload, count)) for _ in range(workers)]
+def lines(worker: Any, workers: int, each: int, payload: str = "x") -> Numbers:
+    each = max(2, each // QUICK)
+    running = [worker(target=record, args=(LOG, payload, each)) for _ in range(workers)]
     start = time.perf_counter()
     for one in running:
         one.start()
     for one in running:
         one.join()
     seconds = time.perf_counter() - start
-    check(workers * count)
-    return {"us": seconds / (workers * count) * 1e6}
+    check(workers * each)
+    return {"us": seconds / (workers * each) * 1e6}
 
 
 def large_log() -> Numbers:
@@ -293,10 +294,10 @@ def policy(**rules: Any) -> Numbers:
 
 
 CASES: dict[str, Callable[[], Numbers]] = {
-    "plain_alone": partial(audited, ALONE, RELEASED),
-    "plain_burst": partial(audited, BURST, RELEASED),
-    "held_alone": partial(audited, ALONE, HELD),
-    "denied_burst": partial(audited, BURST, HELD, approve=False),
+    "plain_alone": partial(audited, ALONE, repeat(50.0)),
+    "plain_burst": partial(audited, BURST, repeat(50.0)),
+    "held_alone": partial(audited, ALONE, count(4_000.0)),
+    "denied_burst": partial(audited, BURST, count(4_000.0), approve=False),
     "plain_off": plain_off,
     "async_alone": partial(async_audited, ALONE),
     "async_burst": partial(async_audited, BURST),
