@@ -316,20 +316,6 @@ async def caught(wait: Awaitable[object]) -> object:
         return raised
 
 
-def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, each of the callers is told, and none waits for ever."""
-
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def main() -> list[object]:
-        return await asyncio.gather(*(caught(in_thread(abs, n)) for n in range(3)))
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-
-    assert [type(error) for error in asyncio.run(main())] == [RuntimeError] * 3
-
-
 class Callables:
     """Every shape that a function handed to us may have."""
 
@@ -365,29 +351,6 @@ def test_call_takes_every_shape_of_function(function: Any) -> None:
 # --- sync callers of async channels ----------------------------------------------------------
 
 
-def test_an_async_channel_of_another_loop_fails_loudly() -> None:
-    """Sync code in a loop cannot wait for what only that loop could bring, and is told so."""
-
-    class Bound(ApprovalChannel):
-        async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
-            await event.wait()
-            return Decision.approve()
-
-    async def main() -> None:
-        nonlocal event
-        event = asyncio.Event()
-        waiting = asyncio.create_task(event.wait())
-        await asyncio.sleep(0)  # the event belongs to this loop now
-        try:
-            ask(Bound(), ACTION)
-        finally:
-            waiting.cancel()
-
-    event: asyncio.Event
-    with pytest.raises(RuntimeError, match="different event loop"):
-        asyncio.run(main())
-
-
 def test_run_sync_leaves_the_current_loop_alone() -> None:
     """A program's own loop is still its current one after it waited for an async channel."""
     loop = asyncio.new_event_loop()
@@ -400,37 +363,6 @@ def test_run_sync_leaves_the_current_loop_alone() -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def test_run_sync_winds_up_what_the_channel_left() -> None:
-    """Tasks and generators that the channel left open are closed before sync code goes on."""
-    closed: list[str] = []
-
-    async def background() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            closed.append("task")
-
-    async def ticks() -> Any:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append("generator")
-
-    class Untidy(ApprovalChannel):
-        async def request_approval(self, action: Action) -> Decision:  # type: ignore[override]
-            self.task = asyncio.create_task(background())
-            self.ticks = ticks()
-            async for _ in self.ticks:
-                break
-            await asyncio.sleep(0)
-            return Decision.approve()
-
-    ask(Untidy(), ACTION)
-
-    assert sorted(closed) == ["generator", "task"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a signal to oneself")
@@ -551,20 +483,6 @@ def test_what_replaces_a_plain_form_is_heard_by_async_code(
     """Replacing `request_approval` in any way drops its async form, which would pass it by."""
     assert ask(channel, ACTION).comment == plain
     assert asyncio.run(ask_async(channel, ACTION)).comment == asynchronous
-
-
-@pytest.mark.parametrize("kind", [ApprovalChannel, Plain, Async, TwoForms])
-def test_stand_in_that_is_specified_by_a_channel(kind: type[ApprovalChannel]) -> None:
-    """A mock that is made from a channel's class is asked like one."""
-    channel = mock.create_autospec(kind, instance=True)
-    channel.name = "stand-in"
-    channel.request_approval.return_value = Decision.approve()
-
-    @guard(channel=channel, audit=NO_LOG)
-    async def refund() -> str:
-        return "refunded"
-
-    assert asyncio.run(refund()) == "refunded"
 
 
 def test_abstract() -> None:

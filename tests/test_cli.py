@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextvars
 import io
 import os
 import pickle
@@ -95,7 +94,26 @@ def test_answer_that_is_no_text(answer: Any) -> None:
         answered(answer)
 
 
-@pytest.mark.parametrize("error", [OSError, RuntimeError, ValueError, StopIteration, SystemExit])
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (EOFError, "the input ended without an answer"),
+        (NotImplementedError, "this front end takes no input"),
+    ],
+)
+def test_input_that_gives_no_answer(error: type[Exception], why: str) -> None:
+    """The end of the input is no person's no; agent and operator are told."""
+
+    def fails(question: str) -> str:
+        raise error
+
+    decision, text = answered(fails)
+
+    assert decision == denied(why, unanswered=True)
+    assert text.endswith(f" ⛔ not approved: {why}\n")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, StopIteration, SystemExit])
 @pytest.mark.parametrize("timeout", [None, 120])
 def test_input_fn_that_raises(error: type[BaseException], timeout: float | None) -> None:
     """What an `input_fn` raises reaches the caller, and the next question is asked as ever."""
@@ -136,25 +154,6 @@ def test_is_a_channel() -> None:
 # --- nobody to ask ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("error", "why"),
-    [
-        (EOFError, "the input ended without an answer"),
-        (NotImplementedError, "this front end takes no input"),
-    ],
-)
-def test_input_that_gives_no_answer(error: type[Exception], why: str) -> None:
-    """The end of the input is no person's no; agent and operator are told."""
-
-    def fails(question: str) -> str:
-        raise error
-
-    decision, text = answered(fails)
-
-    assert decision == denied(why, unanswered=True)
-    assert text.endswith(f" ⛔ not approved: {why}\n")
-
-
 @pytest.mark.parametrize("stdin", ["pytest's", None, "closed", "text"])
 def test_no_stdin(
     stdin: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -188,17 +187,6 @@ def test_nowhere_to_show_it(stream: str, monkeypatch: pytest.MonkeyPatch) -> Non
     decision = channel.request_approval(REFUND)
 
     assert (decision.approved, decision.unanswered) == (False, True)
-
-
-def test_stream_that_breaks_after_the_answer() -> None:
-    """A yes stays a yes when its confirmation cannot be shown any more."""
-    stream = io.StringIO()
-
-    def answer(question: str) -> str:
-        stream.close()
-        return "y"
-
-    assert CLIChannel(stream=stream, input_fn=answer).request_approval(REFUND).approved
 
 
 def test_replaced_input(
@@ -454,13 +442,6 @@ def test_layout(
     assert len(lines) <= rows - (columns < len(QUESTION) + 3)
 
 
-@pytest.mark.parametrize("char", ["\N{REGIONAL INDICATOR SYMBOL LETTER D}", "☰", "䷀", "𝍠"])
-def test_symbols_never_wrap(char: str) -> None:
-    """What only some terminals draw in two cells has the room: a line that wraps may be forged."""
-    for line in banner(Action("note", {"text": char * 100}), columns=40).splitlines():
-        assert len(line) + line.count(char) < 40
-
-
 def cells(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
@@ -505,14 +486,6 @@ def test_too_much_for_a_window() -> None:
     for part in ("subject = 'Hello'", "│ line 0\n", "lines left out", "copies = 3"):
         assert part in text
     assert text.endswith(f"{HINT}; v shows all\n")
-
-
-def test_too_many_arguments() -> None:
-    """Arguments that do not fit are counted."""
-    text = banner(Action("set", {f"a{number}": number for number in range(10_000)}))
-
-    assert f"… {10_000 - text.count(' = '):,} more\n" in text
-    assert len(text.splitlines()) <= 23
 
 
 @pytest.mark.parametrize(
@@ -695,40 +668,6 @@ def test_timeout() -> None:
     after = [f"denied automatically after {seconds} s" for seconds in (0, 0.02)] * 2
     assert decisions == [denied(why, unanswered=True) for why in after]
     assert answered("y", timeout=120)[0] == Decision(True, source="cli")
-
-
-def test_a_blocked_loop_is_no_deadlock() -> None:
-    """A plain call on the loop may queue behind tasks of that same loop."""
-    person = Person()
-
-    async def main() -> None:
-        (first,) = person.ask("first")
-        await in_line(1)
-        (second,) = person.ask("second")
-        await in_line(2)
-        thread.start()
-        assert person.channel().request_approval(Action("third", {})).approved
-        assert [(await task).approved for task in (first, second)] == [True, True]
-
-    def answer() -> None:
-        assert [person.answer("y") for _ in range(3)] == ["first", "second", "third"]
-
-    thread = threading.Thread(target=answer)
-    asyncio.run(main())
-    thread.join()
-
-
-@pytest.mark.parametrize("timeout", [None, 120])
-def test_context_arrives(timeout: float | None) -> None:
-    """An `input_fn` sees the context variables of who asks."""
-    user = contextvars.ContextVar("user", default="nobody")
-    channel = CLIChannel(stream=io.StringIO(), input_fn=lambda _: user.get(), timeout=timeout)
-
-    async def main() -> list[Decision]:
-        user.set("yes")
-        return [await ask_async(channel, REFUND), channel.request_approval(REFUND)]
-
-    assert [decision.approved for decision in asyncio.run(main())] == [True, True]
 
 
 def in_a_task(channel: CLIChannel) -> Decision:

@@ -286,32 +286,6 @@ def test_ctrl_c_that_cancels_nothing() -> None:
         terminal.expect("<unanswered> the request was withdrawn")
 
 
-def test_question_within_a_question() -> None:
-    """A signal handler that asks while its thread asks is denied at once; both would wait."""
-    program = """
-    import signal
-    signal.signal(signal.SIGUSR1, lambda *_: say(ask(Action("handler", {}))))
-    say(ask(refund))
-    """
-    with Terminal(program) as terminal:
-        terminal.expect(QUESTION)
-        terminal.process.send_signal(signal.SIGUSR1)
-        terminal.expect("<unanswered> it was asked for in the middle of another question")
-        terminal.type("y\n")
-        terminal.expect("<approved>")
-
-
-def test_stopped_and_resumed() -> None:
-    """A program that was stopped at the question (Ctrl-Z) takes the answer when it is resumed."""
-    with Terminal("say(ask(refund))") as terminal:
-        terminal.expect(QUESTION)
-        terminal.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED)
-        terminal.process.send_signal(signal.SIGCONT)
-        terminal.type("y\n")
-        terminal.expect("<approved>")
-
-
 # --- withdrawn -------------------------------------------------------------------------------
 
 
@@ -332,16 +306,6 @@ def test_withdrawn_question() -> None:
         assert "not approved: the request was withdrawn" in shown
         assert re.findall(r"Tool: (\w+)", shown) == ["second"]
         terminal.expect("<denied> s")
-
-
-def test_exit_after_a_withdrawn_question() -> None:
-    """The program ends at once when its only wait was cancelled."""
-    with cancelling("asyncio.run(cancellable(refund))") as terminal:
-        terminal.expect(QUESTION)
-        terminal.process.send_signal(signal.SIGUSR1)
-        terminal.expect("<cancelled>")
-        terminal.rest()
-        assert terminal.process.returncode == 0
 
 
 def test_input_after_a_withdrawn_question() -> None:
@@ -377,22 +341,6 @@ def test_redirected(asking: str) -> None:
         assert "Tool: refund_customer" in terminal.answer("y\n")
         terminal.expect("✅ approved\n<approved>")
         assert terminal.process.stderr.read() == b""
-
-
-def test_stream_is_given() -> None:
-    """A stream that was asked for is used, and the keys still come from the terminal."""
-    program = """
-    stream = io.StringIO()
-    channel = CLIChannel(stream=stream)
-    threading.Thread(target=lambda: say(channel.request_approval(refund))).start()
-    while "[y/N]" not in stream.getvalue(): time.sleep(0.01)
-    print("<asked>", flush=True)
-    """
-    with Terminal(program) as terminal:
-        terminal.expect("<asked>")
-        assert QUESTION not in terminal.output
-        terminal.type("y\n")
-        terminal.expect("<approved>")
 
 
 def test_stdin_is_a_pipe() -> None:
