@@ -62,7 +62,7 @@ class CLIChannel(ApprovalChannel):
         input_fn: Input | None = None,
         timeout: float | None = None,
     ) -> None:
-        if not (stream is None or hasattr(stream, "write")):
+        if not (stream is None or (hasattr(stream, "write") and hasattr(stream, "flush"))):
             raise TypeError(f"CLIChannel takes a text stream as stream, not {show(stream)}")
         if not (input_fn is None or callable(input_fn)) or inspect.iscoroutinefunction(input_fn):
             raise TypeError(f"CLIChannel takes a plain function as input_fn, not {show(input_fn)}")
@@ -188,7 +188,7 @@ class _Turn:
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self._deadline = None if timeout is None else monotonic() + timeout
+        self.deadline = None if timeout is None else monotonic() + timeout
         #: Whether nobody waits for the answer any more.
         self.has_gone = waiter.has_gone or (lambda: False)
         #: Whether it can be left alone with an input function until that returns.
@@ -201,18 +201,13 @@ class _Turn:
         #: Whether Ctrl-C was pressed.
         self.interrupted: Callable[[], bool] = lambda: False
 
-    def wait(self) -> None:
-        """Block until it is called, or its time is over."""
-        self.called.wait(None if self._deadline is None else self._deadline - monotonic())
-        self.look()
-
     def look(self) -> None:
         """Raise if the question does not stand any more."""
         if self.interrupted():
             raise KeyboardInterrupt
         if self.has_gone():
             raise Unanswered(WITHDRAWN)
-        if self._deadline is not None and monotonic() >= self._deadline:
+        if self.deadline is not None and monotonic() >= self.deadline:
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
 
 
@@ -237,7 +232,8 @@ class _Line:
             with self._lock:
                 self._turns.append(turn)
                 self._turns[0].called.set()
-            turn.wait()
+            turn.called.wait(None if turn.deadline is None else turn.deadline - monotonic())
+            turn.look()
             yield
         finally:
             with self._lock:
