@@ -102,12 +102,7 @@ class _Edge:
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         signature = self._signature
-        if (
-            self._may_be_method
-            and args
-            and type(args[0]) not in _NEVER_BOUND
-            and self._is_bound_to(args[0])
-        ):
+        if self._may_be_method and args and self._is_bound_to(args[0]):
             signature = self._method
         named = signature.bind(args, kwargs)
         if self._nameless and named.get(signature.rest) and not self._nameless <= named.keys():
@@ -119,9 +114,14 @@ class _Edge:
 
     def _is_bound_to(self, first: Any) -> bool:
         cls = type(first)  # isinstance would ask a lazy proxy what it stands for
+        try:
+            if cls in _NEVER_BOUND:
+                return False
+        except TypeError:  # a class without a hash
+            return False
         if self._is_method_of(cls) or (issubclass(cls, type) and self._is_method_of(first)):
             return True
-        own = getattr(first, "__dict__", None) if cls.__dictoffset__ else None
+        own = object.__getattribute__(first, "__dict__") if cls.__dictoffset__ else None
         return type(own) is dict and any(
             type(value) is MethodType and self._leads_here(value.__func__) for value in own.values()
         )

@@ -83,7 +83,9 @@ _READERS: dict[Any, Any] = {
     OrderedDict: lambda value: dict(OrderedDict.items(value)),  # whose order dict.copy ignores
     dict: lambda value: dict(dict.items(value)),
     list: list.copy,
-    **{cls: partial(_listed, cls) for cls in (tuple, set, frozenset, deque)},
+    **{cls: partial(_listed, cls) for cls in (tuple, deque)},
+    # In one step, so that no other thread can change it meanwhile.
+    **dict.fromkeys((set, frozenset), lambda value: list(set().union(value))),
 }
 
 

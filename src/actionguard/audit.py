@@ -321,7 +321,7 @@ def _seconds(seconds: float | None) -> str:
 def _in_short(result: object) -> str | None:
     if result is None:
         return None
-    text = result if isinstance(result, str) else show(result)
+    text = str.__str__(result) if issubclass(type(result), str) else show(result)
     return text if len(text) <= _RESULT_LIMIT else cut(text, _RESULT_LIMIT - 40)
 
 

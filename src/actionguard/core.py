@@ -103,7 +103,9 @@ def denial_message(action: Action, decision: Decision) -> str:
 
 def _comment(decision: Decision) -> str:
     comment = decision.comment
-    text = escape(comment) if isinstance(comment, str) else show(comment) if comment else ""
+    if comment is None:
+        return ""
+    text = escape(comment) if issubclass(type(comment), str) else show(comment)
     return cut(text, _COMMENT_LIMIT).rstrip(".")
 
 
