@@ -22,7 +22,9 @@ from langchain_core.callbacks import (
     CallbackManagerForToolRun,
     Callbacks,
 )
+from langchain_core.documents import Document
 from langchain_core.messages import ToolMessage
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
     RunnableConfig,
@@ -37,6 +39,7 @@ from langchain_core.tools import (
     StructuredTool,
     Tool,
     ToolException,
+    create_retriever_tool,
     tool,
 )
 from langchain_core.tracers import BaseTracer
@@ -692,6 +695,23 @@ def test_injected_into_a_guarded_function(log: AuditLog) -> None:
     assert [request.args for request in channel.requests] == [{"x": 5}]
     with pytest.raises(ValueError, match="'secret'"):
         guard(hiding, policy=rule("secret"), audit=log)
+
+
+class Shelf(BaseRetriever):
+    books: list[str]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return [Document(query)]
+
+
+def test_retriever_tool(log: AuditLog, lines: Any) -> None:
+    """What a retriever tool of langchain-core 0.3 hands to its own body is not shown."""
+    bare = create_retriever_tool(Shelf(books=["s3cret"]), "search", "Search.")
+    guarded = guard(bare, channel=AutoApproveChannel(), audit=log)
+
+    assert guarded.invoke({"query": "shoes"}) == "shoes"
+
+    assert lines()[0]["args"].keys() <= {"query", "document_separator", "response_format"}
 
 
 # --- state and copies ------------------------------------------------------------------------

@@ -23,6 +23,8 @@ _INJECTED = frozenset(
         ("langchain_core", "BaseRunManager"),
         ("langchain_core", "BaseCallbackManager"),
         ("langchain_core", "InjectedToolArg"),
+        ("langchain_core", "BaseRetriever"),  # a retriever tool of langchain-core 0.3 passes these
+        ("langchain_core", "BasePromptTemplate"),
         ("langgraph", "Runtime"),
         ("langgraph", "ToolRuntime"),
         ("agents", "RunContextWrapper"),
