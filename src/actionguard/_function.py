@@ -85,7 +85,8 @@ class _Edge:
             )
         self.gate = options.gate(name, description)
         self._signature = signature
-        # What rules look at and no parameter is called: given by position it would be overlooked.
+        # What rules look at and no parameter is called: if it is not there, it may have been given
+        # by position, or the rule has a typo.
         self._nameless = rule_names(options.policy).difference(signature.parameters or ())
         self._function: AnyCallable | None = None
         # Only a function can become a method, and then its first argument is the instance.
@@ -105,9 +106,7 @@ class _Edge:
         if self._may_be_method and args and self._is_bound_to(args[0]):
             signature = self._method
         named = signature.bind(args, kwargs)
-        if self._nameless and named.get(signature.rest) and not self._nameless <= named.keys():
-            return Unnamed(named)
-        return named
+        return named if self._nameless <= named.keys() else Unnamed(named)
 
     # What a method's instance holds (an API key) must not be shown. It is known by being bound, not
     # by its name: we are what its class, or the instance itself, has as a method.

@@ -137,8 +137,6 @@ class Signature:
         self.names: frozenset[str] | None = None
         #: The parameters, whether or not they are hidden; None if they cannot be read.
         self.parameters: list[str] | None = None
-        #: In `(*args, **kwargs)`, which says nothing of what is taken: `args`; "" in any other.
-        self.rest = ""
         #: The name of `**kwargs`, which no argument has, as they are laid flat; "" without it.
         self.flat = ""
         self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
@@ -156,8 +154,6 @@ class Signature:
         bound = skip_first and self._shown and self._shown[0].kind is not _VAR_POSITIONAL
         shown = self._shown[1 if bound else 0 :]
         self.parameters = [p.name for p in shown]
-        if [p.kind for p in shown] == [_VAR_POSITIONAL, _VAR_KEYWORD]:
-            self.rest = shown[0].name
         self.names = frozenset(self.parameters)
         if shown and shown[-1].kind is _VAR_KEYWORD and shown[-1].name not in self.hidden:
             self.flat, self.names = shown[-1].name, None

@@ -48,7 +48,7 @@ class ApprovalPolicy:
         amount_over: `{"arg": name, "threshold": number}` holds a call whose argument is greater,
             compared exactly: int, float, Decimal, Fraction, numpy scalars, and strings that
             Python reads as a number. A value that is not a number (None, "4,000", NaN) is held.
-            Missing arguments and bools are ignored.
+            Bools are ignored, and so are missing arguments that the signature names.
         match_args: Regular expressions by argument name. A call is held if `re.search` finds one in
             the text of its argument, or of anything inside it: elements, keys and values of
             containers, fields of dataclasses and models, rows of tables, an Enum's name and value.
