@@ -674,6 +674,15 @@ def test_a_rule_on_a_schema_default(schema: Any, log: AuditLog) -> None:
     assert guarded.invoke({"x": 1, "amount": 3}) == "done 1"
 
 
+def test_what_only_kwargs_can_bring_is_held_if_it_is_not_there(log: AuditLog) -> None:
+    """In an open schema nobody can tell a rule's argument from a typo."""
+    bare = made(anything, {**JSON_SCHEMA, "additionalProperties": True})
+    guarded = guard(bare, policy=rule("amount"), channel=AutoDenyChannel(), audit=log)
+
+    assert guarded.invoke({"x": 1}).startswith("DENIED: ")
+    assert guarded.invoke({"x": 1, "amount": 3}) == "done 1"
+
+
 def test_arguments_that_do_not_fit(log: AuditLog, lines: Any) -> None:
     """Where nothing validates, the body's own complaint comes, and nobody is asked."""
     bare = made(lambda x, *, y: None, JSON_SCHEMA)

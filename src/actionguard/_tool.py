@@ -8,7 +8,6 @@ import functools
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,7 +121,7 @@ def check_names(options: Options, tools: list[Any], owner: str) -> None:
     for tool in tools:
         if not unclear:  # as soon as possible: there may be a thousand tools
             break
-        its_own = _Arguments(tool._actionguard.bare, "_run", options.exclude)
+        its_own = _Arguments(tool._actionguard.bare, "_run", options)
         known.append(its_own)
         unclear -= {n for n in unclear if (its_own.sees(n) if n in shown else its_own.takes(n))}
     if known and unclear:
@@ -215,7 +214,7 @@ class _Behind:
             nothing = name == "_run" and _is_core(bare, name) and not bare.func
             for options in () if nothing else self.guards:
                 gate = options.gate(bare.name, bare.description)
-                arguments = _Arguments(bare, name, options.exclude)
+                arguments = _Arguments(bare, name, options)
                 bind = arguments.bind_input if name in _ENTRIES else arguments.bind
                 run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, _hand_on)
             if in_executor and sys.version_info < (3, 11):
@@ -345,10 +344,10 @@ class _Arguments(Signature):
     Args:
         tool: The bare tool.
         way: The method or field that is called.
-        exclude: Further names that are passed to the body only.
+        options: What the tool is guarded with.
     """
 
-    def __init__(self, tool: Any, way: str, exclude: Collection[str]) -> None:
+    def __init__(self, tool: Any, way: str, options: Options) -> None:
         self._tool = tool
         body = _body_of(tool, way)
         schema = None if way == "__call__" else tool.args_schema
@@ -360,7 +359,7 @@ class _Arguments(Signature):
         if way not in _BODIES and body in [getattr(tool, name, None) for name in _BODIES]:
             # The method that runs it takes these for itself.
             hidden.update(("config", "run_manager"))
-        super().__init__(body, hidden.union(exclude))
+        super().__init__(body, hidden.union(options.exclude))
         # The runtime fills these in behind the gate.
         required = [p.name if p.default is p.empty else "" for p in parameters_of(body)]
         self._later = [(name, at) for at, name in enumerate(required) if name in self.hidden]
@@ -370,6 +369,10 @@ class _Arguments(Signature):
             is_open = isinstance(schema, dict) and schema.get("additionalProperties")
             if not (self.flat and is_open):
                 self.names = frozenset(self.parameters)
+        # What rules look at and only `**kwargs` could bring: a call without it is held.
+        named = {*fields, *(self.parameters or ())} - {self.flat}
+        rules = rule_names(options.policy) if self.names is None else frozenset()
+        self._nameless = rules - named
 
     def takes(self, name: str) -> bool:
         """Whether there may be an argument of that name, hidden or not."""
@@ -402,7 +405,7 @@ class _Arguments(Signature):
         for name, value in tuple(named.items()):
             if name in self.hidden or _is_runtime(type(value)):
                 del named[name]
-        return named
+        return named if self._nameless <= named.keys() else Unnamed(named)
 
 
 _is_runtime: Any = functools.lru_cache(maxsize=1000)(is_injected)
