@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 from actionguard import ApprovalPolicy, AuditLog, guard
 from actionguard.audit import Entry
 from actionguard.core import Decision
-from actionguard.testing import read_log
+from actionguard.testing import AutoApproveChannel, read_log
 
 #: More rounds for a longer stress: ACTIONGUARD_KILLS=2000 pytest tests/test_journal.py -k random
 ROUNDS = int(os.environ.get("ACTIONGUARD_KILLS", "4"))
@@ -118,7 +119,8 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
             entry.note(running=False, needed_approval=True)
             write(says, b"w")
         decision = YES if held else None
-        entry.note(running=True, needed_approval=held, decision=decision)
+        waited_s = 2.5 if held else None
+        entry.note(running=True, needed_approval=held, decision=decision, waited_s=waited_s)
         write(says, b"r")
         entry.close(needed_approval=held, decision=decision, executed=True, result="done")
         write(says, b"c")
@@ -146,6 +148,7 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
             assert stage in ("", "w", "r")
             assert "unknown" in record["error"]
             assert record["approved"] is (True if held else None)
+            assert record["waited_s"] == (2.5 if held else None)
             assert record.get("decision_metadata") == ({"who": "Ann"} if held else None)
         else:
             assert record["result"] == "done"
@@ -360,3 +363,25 @@ def test_what_is_in_flight_elsewhere(log_path: Path) -> None:
         ("refund", False),
         ("delete", None),
     ]
+
+
+def test_waiting_time_of_a_call_that_was_killed_later(log_path: Path) -> None:
+    """The line of a call that was killed while it ran says how long the answer took."""
+
+    def refund() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(guard(refund, channel=AutoApproveChannel(), audit=log_path)) == signal.SIGKILL
+
+    [record] = AuditLog(log_path).records()
+    assert record["executed"] is None
+    assert record["waited_s"] is not None
+
+
+def test_collected_logs_leave_no_notes(tmp_path: Path) -> None:
+    """Whatever the order in which the collector ends the parts of a log."""
+    for number in range(200):
+        guard(lambda: None, policy=FREE, audit=tmp_path / str(number))()
+    gc.collect()
+
+    assert [name for name in os.listdir(tmp_path) if ".inflight-" in name] == []

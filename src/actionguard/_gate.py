@@ -329,7 +329,12 @@ class _Passage:
     def _note_running(self) -> None:
         assert self._entry is not None
         self._stage = "audit log"
-        self._entry.note(running=True, needed_approval=self._needed, decision=self._decision)
+        self._entry.note(
+            running=True,
+            needed_approval=self._needed,
+            decision=self._decision,
+            waited_s=_seconds(self._asked_at, self._answered_at or 0),
+        )
 
     def _start(self) -> None:
         if self._before and json_text(self._shown) != self._before:

@@ -146,8 +146,9 @@ class Journal:
     def close(self) -> None:
         """Remove the file, now or with its last note."""
         self._closing = True
-        if self._fd >= 0 and not self.live:
-            with suppress(FileNotFoundError):
+        # The collector may have released it before, in a cycle with its writer.
+        if self.path and not self.live:
+            with suppress(OSError):
                 os.unlink(self.path)
             self.release()
 

@@ -205,7 +205,12 @@ class Entry(Call):
         self._writer = writer
 
     def note(
-        self, *, running: bool, needed_approval: bool, decision: Decision | None = None
+        self,
+        *,
+        running: bool,
+        needed_approval: bool,
+        decision: Decision | None = None,
+        waited_s: float | None = None,
     ) -> None:
         """Note that the call waits for a person or runs from now on, in case the process is killed.
 
@@ -213,7 +218,7 @@ class Entry(Call):
             OSError: The call's line could not be guaranteed; the call must not run.
         """
         executed, error = _IF_RUNNING if running else _IF_WAITING
-        self.record = self.in_words(needed_approval, decision, executed, None, error)
+        self.record = self.in_words(needed_approval, decision, executed, None, error, waited_s)
         self.state = "running" if running else "waiting"
         self._writer.note(self)
 
