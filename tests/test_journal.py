@@ -297,6 +297,25 @@ def test_line_in_a_log_that_is_rotated_just_then(
     assert notes_beside(log_path) == []
 
 
+def test_note_that_was_cut_short_over_an_older_one(log_path: Path) -> None:
+    """The beginning of one note and the end of another are no call, so there is no line for them."""
+
+    def crash() -> None:
+        for text in ("a", "b"):
+            entry = new_entry(log_path, "refund", {"text": text * 20_000})
+            entry.note(running=True, needed_approval=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    in_child(crash)
+    (name,) = notes_beside(log_path)
+    notes = (log_path.parent / name).read_bytes()
+    older, newer = notes[: len(notes) // 2], notes[len(notes) // 2 :]
+    (log_path.parent / name).write_bytes(newer[:10_000] + older[10_000:])
+
+    assert AuditLog(log_path).in_flight() == list(read_log(log_path)) == []
+    assert notes_beside(log_path) == []
+
+
 def test_room_is_used_again(log_path: Path) -> None:
     """However many calls are made while one waits, the notes take little room, then none."""
     log = AuditLog(log_path)

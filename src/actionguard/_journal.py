@@ -46,8 +46,9 @@ class Journal:
     call, keeps it locked, and removes it at its end: if it can be locked, its process is dead.
     Each line is the note of a call, in JSON: `log` (the inode and size of the log at the time: the
     call's line can only come after that), `state` ("waiting" for a person, or "running"), `record`
-    (the audit line if the process is killed) and `end` (the call's id again, to tell that the note
-    is complete). A line that begins with "#" was struck off; its room is used again.
+    (the audit line if the process is killed), and before and behind them, as `start` and `end`, the
+    call's id: if they differ, a kill cut the note short over an older one. A line that begins with
+    "#" was struck off; its room is used again.
     """
 
     def __init__(self, log: str, *, closing: bool = False) -> None:
@@ -113,8 +114,8 @@ class Journal:
         if fcntl is None:
             return
         note = (
-            f'{{"log": {list(call.place)}, "state": "{call.state}", "record": {call.record}, '
-            f'"end": {quoted(call.id)}}}'
+            f'{{"start": {quoted(call.id)}, "log": {list(call.place)}, "state": "{call.state}", '
+            f'"record": {call.record}, "end": {quoted(call.id)}}}'
         ).encode()
         room = 512
         while room <= len(note):
@@ -227,7 +228,7 @@ def _notes_in(content: bytes, having: bytes = b"{") -> dict[str, dict[str, Any]]
         if having in line and not line.startswith(b"#"):
             with suppress(ValueError, KeyError, TypeError):  # incomplete
                 note = json.loads(line)
-                if note["end"] == note["record"]["id"]:
+                if note["start"] == note["record"]["id"] == note["end"]:
                     known = notes.setdefault(note["end"], {"rooms": []})
                     known["rooms"].append((start, 0))
                     if note["state"] == "running" or "state" not in known:
