@@ -298,7 +298,7 @@ def test_line_in_a_log_that_is_rotated_just_then(
 
 
 def test_note_that_was_cut_short_over_an_older_one(log_path: Path) -> None:
-    """The beginning of one note and the end of another are no call, so there is no line for them."""
+    """The beginning of one note and the end of another are not a call, and get no line."""
 
     def crash() -> None:
         for text in ("a", "b"):
