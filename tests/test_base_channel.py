@@ -21,8 +21,9 @@ from unittest import mock
 import pytest
 
 from actionguard import AuditLog, guard
+from actionguard._gate import ask
 from actionguard.channels._waiting import ask_async, call, in_thread, run_sync
-from actionguard.channels.base import ApprovalChannel, ask, async_form_of, earlier_line, seconds
+from actionguard.channels.base import ApprovalChannel, async_form_of, earlier_line, seconds
 from actionguard.core import Action, Decision
 
 ACTION = Action("refund", {"amount": 50})

@@ -11,8 +11,8 @@ import pytest
 from langchain_core.tools import tool
 
 from actionguard import ApprovalDenied, AuditLog, configure, guard
+from actionguard._gate import ask
 from actionguard.channels._waiting import ask_async
-from actionguard.channels.base import ask
 from actionguard.core import Action, Decision
 from actionguard.testing import (
     AutoApproveChannel,

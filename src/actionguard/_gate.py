@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from actionguard._signature import Unnamed
 from actionguard._values import cannot_change, copied, json_text, stand_in
 from actionguard.audit import AuditLog, Entry
-from actionguard.channels.base import ApprovalChannel, ask
+from actionguard.channels.base import ApprovalChannel
 from actionguard.core import Action, Decision, blocked_message, denial_message, new_id
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import ApprovalPolicy, Policy, is_bool, rule_names
@@ -158,6 +158,17 @@ class Gate:
             yield refuse(passage.refusal())
 
         return guarded
+
+
+def ask(channel: ApprovalChannel, action: Action) -> Decision:
+    """Ask from sync code."""
+    answer = channel.request_approval(action)
+    if isinstance(answer, Decision) or not inspect.isawaitable(answer):
+        return answer
+    # asyncio is slow to import, so only those who use it pay for that.
+    from actionguard.channels._waiting import run_sync
+
+    return run_sync(answer)
 
 
 def _first_step(steps: AsyncGenerator[T, Any]) -> Awaitable[T]:

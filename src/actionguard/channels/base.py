@@ -1,8 +1,7 @@
-"""What a channel is, and how plain code asks one."""
+"""What a channel is, and what the channels of this library share."""
 
 from __future__ import annotations
 
-import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -45,17 +44,6 @@ class ApprovalChannel(ABC):
 
     def __deepcopy__(self, memo: object) -> ApprovalChannel:
         return self  # copies of a guarded tool ask the same people
-
-
-def ask(channel: ApprovalChannel, action: Action) -> Decision:
-    """Ask from sync code."""
-    answer = channel.request_approval(action)
-    if isinstance(answer, Decision) or not inspect.isawaitable(answer):
-        return answer
-    # asyncio is slow to import, so only those who use it pay for that.
-    from actionguard.channels._waiting import run_sync
-
-    return run_sync(answer)
 
 
 #: The async form of a plain `request_approval`, where it has one. By function and not by class: a
