@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -196,3 +197,25 @@ def test_large_log(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         tracemalloc.stop()
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_calls_of_a_process_that_was_killed(
+    log: AuditLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are listed as the next call will log them, and nothing is written for that."""
+    child = os.fork()
+    if not child:
+        entry = AuditLog(log.path).entry("9", "tell", {})
+        assert entry
+        entry.note(running=True, needed_approval=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    before = {path.name: path.read_bytes() for path in log.path.parent.iterdir()}
+
+    assert main([str(log.path)]) == 0
+
+    assert before == {path.name: path.read_bytes() for path in log.path.parent.iterdir()}
+    assert len(before) == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last[21:].startswith("unknown  tell")
+    assert "whether it took effect is unknown" in last

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from actionguard._journal import in_flight
+from actionguard._journal import in_flight, left_behind
 from actionguard._values import cut, escape
 from actionguard.audit import parsed_lines
 
@@ -65,7 +65,8 @@ def _ago(age: str) -> float:
 def _report(asked: argparse.Namespace) -> int:
     """Print what was asked for; returns the number of damaged lines."""
     # First, so that a call that ends meanwhile is not left out.
-    flying = {call["id"]: call for call in in_flight(os.path.abspath(asked.log))}
+    path = os.path.abspath(asked.log)
+    flying = {call["id"]: call for call in [*in_flight(path), *left_behind(path)]}
     last: deque[dict[str, Any]] = deque(maxlen=max(0, asked.last))
     damaged = 0
     for line in parsed_lines(asked.log):
@@ -79,13 +80,14 @@ def _report(asked: argparse.Namespace) -> int:
             print(json.dumps(line))
         else:
             last.append(line)
-    waiting = [call for call in flying.values() if _is_wanted(call, asked)]
+    noted = [call for call in flying.values() if _is_wanted(call, asked)]
     if asked.json:
-        for call in waiting:
+        for call in noted:
             print(json.dumps(call))
         return damaged
+    last.extend(call for call in noted if "state" not in call)  # its process died
     _print_table(last)
-    if waiting:
+    if waiting := [call for call in noted if "state" in call]:
         print("\nin flight:")
         _print_table(waiting)
     return damaged

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
 Tool = TypeVar("Tool", bound="BaseTool")
-# What is handed on as it came: a tool, any callable, or a classmethod (which is no callable).
+# What is returned as the type it came in: a tool, any callable, or a classmethod (not callable).
 Target = TypeVar("Target", bound="BaseTool | Callable[..., Any] | classmethod[Any, Any, Any]")
 
 

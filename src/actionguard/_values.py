@@ -60,7 +60,7 @@ def _reader(cls: Any) -> Any:
     """What reads the values of a class."""
     if _secret_base(cls):
         return None
-    if issubclass(cls, Enum):  # whatever it is besides
+    if issubclass(cls, Enum):  # even if it is also a str or a tuple
         return lambda value: {value._name_: value._value_}
     read = _by_base(_READERS, cls)
     if read is not None:
@@ -91,7 +91,7 @@ _READERS: dict[Any, Any] = {
 
 @_cached
 def _field_names(cls: Any) -> tuple[tuple[str, ...] | None, str]:
-    """The fields that a class names, and the attribute that tells what an instance has besides."""
+    """The fields that a class names, and the attribute that holds an instance's further ones."""
     if hasattr(cls, "__dataclass_fields__"):
         return tuple(field.name for field in dataclasses.fields(cls)), ""
     if hasattr(cls, "__attrs_attrs__"):
@@ -395,7 +395,7 @@ def _other_json(value: Any) -> Any:
 def _group_json(value: Any, inside: dict[Any, Any] | list[Any], written: list[Any]) -> Any:
     cls = type(value)
     if type(inside) is list:
-        # Else two processes would write one set in two orders, and not know the call again.
+        # Two processes could order a set differently, and a repeat would not be recognized.
         return sorted(written, key=_encode) if issubclass(cls, (set, frozenset)) else written
     if issubclass(cls, Enum):
         return written[0]

@@ -257,7 +257,7 @@ def _exceeds(value: Any, limit: float | Fraction) -> bool:
         value = _unwrapped(value)
         exact = Fraction(limit) if type(limit) is float else limit
         return not (is_bool(value) or _number(value) <= exact)
-    except Exception:  # it is no number, and its methods can be any code
+    except Exception:  # it is not a number; its methods can be any code
         return True
 
 
@@ -278,7 +278,7 @@ def _number(value: Any) -> int | Fraction | Decimal:
     """The value as an exact number, read past what a subclass makes of itself.
 
     Raises:
-        Exception: It is no number.
+        Exception: It is not a number.
     """
     if isinstance(value, (str, Decimal)):
         # Decimal reads all that float() and int() read, without rounding, and "1e999999999" too.
@@ -346,7 +346,7 @@ def _texts(value: object) -> Iterator[str]:
             continue
         seen[id(item)] = item
         if len(seen) > _MAX_CONTAINERS:
-            raise ValueError("there is no end of it")
+            raise ValueError("it has no end")
         if item is value:
             yield show(item)
         if type(item).__str__ is not object.__str__:

@@ -41,7 +41,7 @@ class Banner:
         self._action = action
         self._width = max(columns, 20) - 1  # terminals differ in what the last column does
         self._encoding = encoding
-        # Besides, the question takes a line or two, and the outcome one.
+        # The question takes a line or two, and the outcome one.
         self._room = rows - 2 - len(QUESTION + "yes") // self._width if rows else _MOST_LINES
         drawn = "".join(map(chr, _ASCII))
         self._plain = self._sayable(drawn) != drawn

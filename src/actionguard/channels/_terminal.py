@@ -96,7 +96,7 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
         while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
             look()
             termios.tcflush(descriptor, termios.TCIFLUSH)
-        termios.tcflush(descriptor, termios.TCIFLUSH)  # half a line is none to `select`
+        termios.tcflush(descriptor, termios.TCIFLUSH)  # `select` does not see half a line
         ask()
         line = b""
         while not line.endswith((b"\n", b"\r")):
@@ -117,7 +117,7 @@ _left_behind: threading.Thread | None = None
 
 
 def wait_for_reader(look: Look) -> None:
-    """Wait until an input function returns whose question was taken back: it takes a line yet."""
+    """Wait for an input function whose question was withdrawn: it would take the next answer."""
     while _left_behind and _left_behind.is_alive():
         look()
         _left_behind.join(GLANCE)
