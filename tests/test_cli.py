@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import PRELUDE, QUESTION, environment
 
-from actionguard.channels import ApprovalChannel, CLIChannel, base, cli
+from actionguard import _gate
+from actionguard.channels import ApprovalChannel, CLIChannel, cli
 from actionguard.channels._banner import Banner
 from actionguard.channels._waiting import ask_async
 from actionguard.core import Action, Decision
@@ -718,7 +719,7 @@ def test_subclass_that_asks_twice(kind: Any, how: Callable[[Any], Any]) -> None:
     """A subclass of the channel may call the method that it replaces, plain or async."""
     answers = iter(["y", "no, too much"])
     channel = kind(stream=io.StringIO(), input_fn=lambda _: next(answers))
-    ask = base.ask if how is in_plain_code else lambda channel, _: how(channel)
+    ask = _gate.ask if how is in_plain_code else lambda channel, _: how(channel)
 
     assert ask(channel, REFUND) == denied("too much")
 
