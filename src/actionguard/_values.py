@@ -465,7 +465,7 @@ class _Copier:
             return base(value)
         if base is bytearray:
             return bytearray(value) if cls is base else value
-        inside: Any = base is object or parts(value)
+        inside: Any = None if base is object else parts(value)
         if base in (tuple, frozenset):
             items = list(map(self.of, inside))
             if all(new is old for new, old in zip(items, inside, strict=True)):
