@@ -87,7 +87,6 @@ ApprovalPolicy(match_args={"customer_id": b"^prod-"})  # type: ignore[dict-item]
 assert_type(ApprovalPolicy(repeat_within=600).repeat_within, float | None)
 ApprovalPolicy(repeat_within="600")  # type: ignore[arg-type]
 ApprovalPolicy(require_if=True)  # type: ignore[arg-type]
-policy.require_always = True  # type: ignore[misc]
 
 
 class Weekdays:
