@@ -15,7 +15,14 @@ from actionguard._signature import Unnamed
 from actionguard._values import cannot_change, copied, json_text, stand_in
 from actionguard.audit import AuditLog, Entry
 from actionguard.channels.base import ApprovalChannel
-from actionguard.core import Action, Decision, blocked_message, denial_message, new_id
+from actionguard.core import (
+    Action,
+    Decision,
+    blocked_message,
+    denial_message,
+    new_id,
+    seconds_since,
+)
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import ApprovalPolicy, Policy, is_bool, rule_names
 
@@ -271,13 +278,17 @@ class _Passage:
         assert self._entry is not None
         self._stage = "audit log"
         self._entry.note(running=False, needed_approval=self._needed)
-        if not self._needed:
-            repeats = self._entry.earlier(self._gate.repeat_within)
-            self._needed = any(map(_may_have_run, repeats))
-            if self._needed:
-                self._entry.note(running=False, needed_approval=True)
-        if self._needed:
-            self._earlier = self._entry.earlier()
+        self._earlier = self._entry.earlier()
+        if not self._needed and any(map(self._repeats, self._earlier)):
+            self._needed = True
+            self._entry.note(running=False, needed_approval=True)
+
+    def _repeats(self, record: dict[str, Any]) -> bool:
+        """Whether an equal call may have run lately: only "did not run" is sure."""
+        within = self._gate.repeat_within
+        if "state" in record:
+            return True
+        return record.get("executed") is not False and seconds_since(record) <= (within or 0)
 
     # --- what does the person say? ---
 
@@ -446,11 +457,6 @@ class _Passage:
     def _kept_action(self) -> Action:
         """The call as it was when a person was asked, for messages and errors."""
         return self._asked or self._new_action()
-
-
-def _may_have_run(record: dict[str, Any]) -> bool:
-    """Whether an equal call waits, runs, ran, or may have: only "did not run" is sure."""
-    return "state" in record or record.get("executed") is not False
 
 
 def _seconds(start: float | None, end: float) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -27,13 +28,12 @@ class Call:
     place = (0, 0)
     #: The line to write, once the call is over.
     line = b""
-    #: Whether it may have been written already.
-    tried = False
 
-    def __init__(self, call_id: str, equals: str, journal: Journal) -> None:
+    def __init__(self, call_id: str, equals: str = "", journal: Journal | None = None) -> None:
         self.id = call_id
         #: The same text for equal calls, and only for them.
         self.equals = equals
+        #: Where its notes are kept: the parent's, if the process was forked meanwhile.
         self.journal = journal
         #: Where its notes start in the journal, and how much room they take.
         self.rooms: list[tuple[int, int]] = []
@@ -51,11 +51,9 @@ class Journal:
     "#" was struck off; its room is used again.
     """
 
-    def __init__(self, log: str, *, closing: bool = False) -> None:
+    def __init__(self, log: str) -> None:
         self._log = log
         self.path = ""
-        #: The process it belongs to; a forked child leaves it alone.
-        self.pid = os.getpid()
         self._fd = -1
         self._end = 0
         #: By room: where notes were struck off.
@@ -63,48 +61,32 @@ class Journal:
         #: The calls in flight, by `Call.equals`.
         self.live: defaultdict[str, dict[Call, None]] = defaultdict(dict)
         #: Whether to remove the file with its last note.
-        self._closing = closing
-
-    @classmethod
-    def left_at(cls, path: str) -> Journal | None:
-        """What a dead process left; None if it is alive, or another process was first."""
-        journal = cls("")
-        with suppress(OSError, KeyError, TypeError, ValueError):
-            journal.path, journal._fd = path, os.open(path, os.O_RDWR)
-            if lock(journal._fd, wait=False) and journal.is_open:
-                content = _content(journal._fd)
-                journal._end = len(content)
-                for call_id, note in _notes_in(content).items():
-                    call = Call(call_id, "", journal)
-                    call.state, call.record = note["state"], json.dumps(note["record"])
-                    call.rooms, call.place, call.tried = note["rooms"], tuple(note["log"]), True
-                    call.line = f"{call.record}\n".encode()
-                    journal.live[""][call] = None
-                return journal
-        return None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is open, and nobody removed it."""
-        return fcntl is None or (self._fd >= 0 and os.fstat(self._fd).st_nlink > 0)
+        self.closing = False
 
     def open(self, mode: int) -> None:
-        """Create the file, locked, with the permissions of the log.
+        """Create the file, locked, unless it is there already.
+
+        Args:
+            mode: Its permissions.
 
         Raises:
             OSError: The folder cannot be written, or its disk has no room or no locks.
         """
-        while not self.is_open:
+        while fcntl is not None and not (self._fd >= 0 and os.fstat(self._fd).st_nlink):
             self.release()
             self.path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
+            self._end, self._free = 0, defaultdict(list)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
             try:
                 lock(self._fd)  # until then, it may be taken for a dead process's and removed
+                for call in [call for equal in self.live.values() for call in equal]:
+                    call.rooms.clear()  # somebody removed the file that had them
+                    self.note(call)
             except OSError:
-                self.close()
+                self.remove()
                 raise
 
-    def note(self, call: Call, *, sync: bool) -> None:
+    def note(self, call: Call, *, sync: bool = False) -> None:
         """Note a call, in place of its earlier note.
 
         Raises:
@@ -138,20 +120,13 @@ class Journal:
         self.live[call.equals].pop(call, None)
         if not self.live[call.equals]:
             del self.live[call.equals]
-        if self._closing:
-            self.close()
-        elif self._end > _LARGE and not self.live:  # after a burst, or a large call
+        if self.live:
+            return
+        if self.closing:
+            self.remove()
+        elif self._end > _LARGE:  # after a burst, or a large call
             os.ftruncate(self._fd, 0)
             self._end, self._free = 0, defaultdict(list)
-
-    def close(self) -> None:
-        """Remove the file, now or with its last note."""
-        self._closing = True
-        # The collector may have released it before, in a cycle with its writer.
-        if self.path and not self.live:
-            with suppress(OSError):
-                os.unlink(self.path)
-            self.release()
 
     def try_room(self, size: int) -> None:
         """Raise if the disk has no room for so many bytes."""
@@ -159,6 +134,14 @@ class Journal:
             self._write(bytes(size), self._end)
         finally:
             os.ftruncate(self._fd, self._end)
+
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        if self.path:
+            with suppress(OSError):
+                os.unlink(self.path)
+            self.path = ""
+            self.release()
 
     def release(self) -> None:
         """Close the file and leave it there. Unlocking it would unlock it for the parent, too."""
@@ -181,6 +164,9 @@ class Journal:
             data, start = data[written:], start + written
 
 
+# --- other processes -------------------------------------------------------------------------
+
+
 def beside(log: str) -> list[str]:
     """The note files of a log, whichever process they belong to."""
     folder, name = os.path.split(log)
@@ -190,36 +176,54 @@ def beside(log: str) -> list[str]:
     return []
 
 
-def in_flight(log: str) -> list[dict[str, Any]]:
-    """The records of the calls of all living processes; changes nothing on the disk."""
-    return [record for path in beside(log) for record in noted_in(path)]
+@contextmanager
+def left_by_the_dead(path: str) -> Iterator[list[Call]]:
+    """The calls that a dead process had in flight; afterwards, its notes are removed.
+
+    There are none if it is alive, or if another process was first.
+    """
+    calls = []
+    fd = os.open(path, os.O_RDWR)
+    try:
+        is_dead = lock(fd, wait=False) and os.fstat(fd).st_nlink
+        for call_id, note in _notes_in(fd).items() if is_dead else ():
+            call = Call(call_id)
+            call.line, call.place = f"{json.dumps(note['record'])}\n".encode(), tuple(note["log"])
+            calls.append(call)
+        yield calls
+        if is_dead:
+            os.unlink(path)
+    finally:
+        os.close(fd)
 
 
-def noted_in(path: str, having: bytes = b"{", *, if_alive: bool = True) -> list[dict[str, Any]]:
-    """The records of what a process has in flight.
+def in_flight(log: str, having: bytes = b"{", *, but: str = "") -> list[dict[str, Any]]:
+    """The records of the calls of all living processes; changes nothing on the disk.
 
     Args:
-        path: Its notes.
+        log: The log's path.
         having: Only those with this text in their notes.
-        if_alive: Only if the process is alive.
+        but: Notes that are left out.
     """
-    with suppress(OSError), open(path, "rb") as file:
-        if not (if_alive and lock(file.fileno(), wait=False, shared=True)):
-            notes: dict[str, dict[str, Any]] = {}
-            for _ in range(2):  # twice, as a note may move to room that was read already
-                notes.update(_notes_in(_content(file.fileno()), having))
-            return [unfinished(note["record"], note["state"]) for note in notes.values()]
-    return []
+    return [
+        unfinished(note["record"], note["state"])
+        for path in beside(log)
+        for note in (_notes_at(path, having, of_dead=False) if path != but else ())
+    ]
 
 
 def left_behind(log: str) -> list[dict[str, Any]]:
     """The lines that the next process will write for calls of dead ones; changes nothing."""
-    records: list[dict[str, Any]] = []
-    for path in beside(log):
-        with suppress(OSError), open(path, "rb") as file:
-            if lock(file.fileno(), wait=False, shared=True):
-                records += [note["record"] for note in _notes_in(_content(file.fileno())).values()]
-    return records
+    return [note["record"] for path in beside(log) for note in _notes_at(path, of_dead=True)]
+
+
+def _notes_at(path: str, having: bytes = b"{", *, of_dead: bool) -> list[dict[str, Any]]:
+    notes: dict[str, dict[str, Any]] = {}
+    with suppress(OSError), open(path, "rb") as file:
+        if lock(file.fileno(), wait=False, shared=True) is of_dead:
+            for _ in range(2):  # twice, as a note may move to room that was read already
+                notes.update(_notes_in(file.fileno(), having))
+    return list(notes.values())
 
 
 def unfinished(record: dict[str, Any], state: str) -> dict[str, Any]:
@@ -229,26 +233,19 @@ def unfinished(record: dict[str, Any], state: str) -> dict[str, Any]:
     return {**record, "state": state}
 
 
-def _notes_in(content: bytes, having: bytes = b"{") -> dict[str, dict[str, Any]]:
-    """The complete notes by call id, each with the `rooms` that it takes."""
+def _notes_in(fd: int, having: bytes = b"{") -> dict[str, dict[str, Any]]:
+    """The complete notes in a file, by the call's id."""
     notes: dict[str, dict[str, Any]] = {}
-    start = 0
-    lines = content.replace(b"\0", b"\n").split(b"\n") if having in content else ()
-    for line in lines:  # there are zeros where a write failed
+    content = os.pread(fd, os.fstat(fd).st_size, 0)
+    # There are zeros where a write failed.
+    for line in content.replace(b"\0", b"\n").split(b"\n") if having in content else ():
         if having in line and not line.startswith(b"#"):
             with suppress(ValueError, KeyError, TypeError):  # incomplete
                 note = json.loads(line)
-                if note["start"] == note["record"]["id"] == note["end"]:
-                    known = notes.setdefault(note["end"], {"rooms": []})
-                    known["rooms"].append((start, 0))
-                    if note["state"] == "running" or "state" not in known:
-                        known.update(note)
-        start += len(line) + 1
+                is_whole = note["start"] == note["record"]["id"] == note["end"]
+                if is_whole and (note["state"] == "running" or note["end"] not in notes):
+                    notes[note["end"]] = note
     return notes
-
-
-def _content(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def lock(fd: int, *, wait: bool = True, shared: bool = False) -> bool:

@@ -11,28 +11,23 @@ import stat
 import sys
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from actionguard import _journal
 from actionguard._journal import Call, Journal
 
 if TYPE_CHECKING:
-    import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
 
-#: Work for the log's thread, and the future of whoever waits for it.
-Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
+T = TypeVar("T")
 
 # If the disk has fewer than _SCARCE bytes left, the call runs only if there is room for its line:
 # the size of its note, and _SPARE for the result.
 _SCARCE, _SPARE = 1_000_000, 8_192
-#: How many jobs of the log's thread share one write.
-_GROUP = 500
 _ID = re.compile(rb'"id": "([^"]*)"')
 
 
@@ -43,7 +38,7 @@ class Writer:
         self.path = path
         #: Whether notes and lines must survive a power cut.
         self.sync = False
-        self._checked = self._ended = False
+        self._checked = False
         self._fd = -1
         self._start()
 
@@ -54,14 +49,9 @@ class Writer:
         self.lock = threading.RLock()
         #: The calls whose lines must still be written, oldest first.
         self._owed: dict[Call, None] = {}
-        #: Whether that failed; whether it is happening now.
-        self._stuck = self._writes = False
-        # The log's thread, and its work.
+        #: Whether lines are being written; whether an attempt at those owed did not get to its end.
+        self._writes = self._unsure = False
         self._pool: ThreadPoolExecutor | None = None
-        self._jobs: deque[Job] = deque()
-        self._woken = False
-        #: The thread whose lines are collected and written together.
-        self._gatherer = 0
         self._close()
 
     def forget(self) -> None:
@@ -79,9 +69,10 @@ class Writer:
     def end(self) -> None:
         """Write what is owed, and keep only the notes of calls in flight."""
         with self.lock:
-            self._ended = True
             self._settle_or_warn()
-            self.journal.close()
+            self.journal.closing = True
+            if not self.journal.live:
+                self.journal.remove()
 
     def __del__(self) -> None:
         with suppress(Exception):  # `langgraph dev` does not allow this on an event loop
@@ -97,11 +88,9 @@ class Writer:
             OSError: The line could not be guaranteed.
         """
         with self.lock:
-            if call.journal.pid != os.getpid():
+            if call.journal is not self.journal:
                 raise OSError("the call began in the parent process, before a fork")
             found = self._ready()
-            if call.journal is not self.journal:  # its notes were removed
-                call.journal, call.rooms = self.journal, []
             call.place = found.st_ino, found.st_size
             self.journal.note(call, sync=self.sync)
             disk = os.fstatvfs(self._fd) if hasattr(os, "fstatvfs") else None
@@ -113,16 +102,13 @@ class Writer:
         if self._writes and self._fd >= 0:  # a signal handler makes a call
             return os.fstat(self._fd)
         found = self._found()
-        if found is None or self._stuck or self._ended or not self.journal.path:
-            self.settle()
+        if found is None or self._owed or not self.journal.path:
+            self._settle()
             found = self._found() or self._open()
-            if not self.journal.is_open:
-                journal = Journal(self.path, closing=self._ended)
-                journal.open(found.st_mode & 0o666)
-                if self.sync:
-                    _journal.sync_folder(self.path)
-                self.journal = journal
-                _end_with_child()
+            self.journal.open(found.st_mode & 0o666)
+            if self.sync:
+                _journal.sync_folder(self.path)
+            _end_with_child()
             self.recover()
         return found
 
@@ -137,98 +123,87 @@ class Writer:
                 why = f"an audit log cannot be kept here: {error.strerror}"
                 raise OSError(error.errno, why, folder) from error
             finally:
-                trial.close()
+                trial.remove()
             self._checked = True  # once is enough: it takes as long as the rest of `guard`
 
     def drop(self, call: Call) -> None:
         """Strike the call's note and write no line."""
         with self.lock, suppress(OSError):
-            if call.journal.pid == os.getpid():
-                call.journal.strike(call)
+            if call.journal is self.journal:
+                self.journal.strike(call)
 
-    def recover(self, having: str = "{") -> list[dict[str, Any]]:
-        """Write the lines of calls whose process died.
-
-        Returns:
-            The calls that other processes have in flight, if their notes contain the text.
-        """
-        living = []
+    def recover(self) -> None:
+        """Write the lines of calls whose process died."""
         with self.lock:
-            for path in _journal.beside(self.path):
-                if path == self.journal.path:
-                    continue
-                left = Journal.left_at(path)
-                if left is None:
-                    living += _journal.noted_in(path, having.encode(), if_alive=False)
-                else:
-                    self._owed.update(left.live.get("", {}))
-                    left.close()  # once all of them are written
-            self._settle_or_warn()
-        return living
+            for path in [] if self._writes else _journal.beside(self.path):
+                if path != self.journal.path:
+                    self._recover(path)
+
+    def _recover(self, path: str) -> None:
+        self._writes = True
+        try:
+            with _journal.left_by_the_dead(path) as calls:
+                self._append(self._missing(calls))
+        except FileNotFoundError:  # its process has just ended, or another wrote the lines
+            pass
+        except OSError as fault:
+            alarm(f"the notes in {path} could not be made lines of {self.path} ({fault!r})")
+        finally:
+            self._writes = False
 
     # --- lines -------------------------------------------------------------------------------
 
     def write(self, call: Call) -> None:
         """Write the call's line now, or raise and give it up."""
-        self._owed[call] = None
-        try:
-            self.settle()
-        except BaseException:
-            self._owed.pop(call, None)
-            raise
+        with self.lock:
+            self._owed[call] = None
+            try:
+                self._settle()
+            except BaseException:
+                self._owed.pop(call, None)
+                raise
 
     def finish(self, call: Call) -> None:
         """Write the call's line now, or warn and write it before another call runs."""
-        if call.journal.pid == os.getpid():
-            self._owed[call] = None
-            if self._gatherer != threading.get_ident():
+        with self.lock:
+            if call.journal is self.journal:
+                self._owed[call] = None
                 self._settle_or_warn()
 
     def _settle_or_warn(self) -> None:
         try:
-            if self._owed:
-                self.settle()
+            self._settle()
         except Exception as fault:
             alarm(
                 f"the line of a call could not be written to {self.path} ({fault!r}). Until it can "
                 "be, no other guarded call of this log runs"
             )
 
-    def settle(self) -> None:
-        """Write what is owed, oldest first, including the lines of threads that wait here."""
-        with self.lock:
-            if self._writes:
-                return  # in a signal handler: the loop below, which it interrupted, goes on
-            self._writes = self._stuck = True
-            try:
-                while self._owed:
-                    calls = list(self._owed)
-                    self._append(calls)
-                    for call in calls:
-                        call.journal.strike(call)
-                        self._owed.pop(call, None)
-                self._stuck = False
-            finally:
-                self._writes = False
+    def _settle(self) -> None:
+        """Write what is owed, oldest first."""
+        if self._writes:
+            return  # in a signal handler: the loop below, which it interrupted, goes on
+        unsure, self._writes, self._unsure = self._unsure, True, True
+        try:
+            while self._owed:
+                calls = list(self._owed)
+                self._append(self._missing(calls) if unsure else calls)
+                for call in calls:
+                    self.journal.strike(call)
+                    self._owed.pop(call, None)
+            self._unsure = False
+        finally:
+            self._writes = False
 
     def _append(self, calls: list[Call]) -> None:
         """Write the lines of calls in one go."""
-        tried = [call for call in calls if call.tried]
-        if tried:  # an earlier attempt may have got so far, before it failed or was killed
-            written = self._written(tried)
-            calls = [call for call in calls if call.id not in written]
+        if not calls:
+            return
         try:
             size = self._lock_file()
             # Close off a line that a crash or a full disk damaged.
-            lines = [] if size in (0, self._size) or self._ends_well(size) else [b"\n"]
-            for call in calls:
-                inode, noted_size = call.place
-                if call.rooms and (inode != self._identity[1] or noted_size > size):
-                    call.place = self._identity[1], size  # it was rotated since
-                    call.journal.note(call, sync=self.sync)
-                call.tried = True
-                lines.append(call.line)
-            data = b"".join(lines)
+            data = b"" if size in (0, self._size) or self._ends_well(size) else b"\n"
+            data += b"".join(call.line for call in calls)
             self._size, end = -1, size + len(data)
             try:
                 while data:
@@ -277,26 +252,27 @@ class Writer:
         os.lseek(self._fd, size - 1, os.SEEK_SET)
         return os.read(self._fd, 1) in (b"\n", b"")  # nothing if it was truncated just now
 
-    def _written(self, calls: list[Call]) -> set[str]:
-        """The ids of the calls whose lines exist already, also in files that were rotated away."""
-        ids = {call.id.encode() for call in calls}
-        size = min(call.place[1] for call in calls)
-        written = set()
-        for file in self._files(calls):
+    def _missing(self, calls: list[Call]) -> list[Call]:
+        """Those whose lines do not exist yet, neither here nor in files that were rotated away."""
+        missing = {call.id.encode(): call for call in calls}
+        for file in self._files(calls) if calls else ():
             with suppress(OSError), open(file, "rb") as lines:
-                lines.seek(size)
+                found = os.fstat(lines.fileno())
+                starts = [size if inode == found.st_ino else 0 for inode, size in _places(calls)]
+                lines.seek(min(starts) if min(starts) <= found.st_size else 0)
                 for line in lines:
-                    if not ids.isdisjoint(_ID.findall(line)):
+                    for known in missing.keys() & set(_ID.findall(line)):
                         with suppress(ValueError, KeyError, TypeError):  # it is in its arguments
-                            written.add(json.loads(line)["id"])
-        return written
+                            if json.loads(line)["id"].encode() == known:
+                                del missing[known]
+        return list(missing.values())
 
     def _files(self, calls: list[Call]) -> Iterator[int | str]:
         """The files where lines of these calls may be."""
         # First the log, and only then the folder: it may be copied or renamed meanwhile.
         yield os.dup(self._fd) if self._fd >= 0 else self.path
         began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
-        inodes = {call.place[0] for call in calls}
+        inodes = {inode for inode, _ in _places(calls)}
         folder, name = os.path.split(os.path.realpath(self.path))
         with os.scandir(folder) as beside:
             for file in beside:
@@ -308,57 +284,30 @@ class Writer:
 
     # --- the log's thread --------------------------------------------------------------------
 
-    def later(self, work: Callable[[], Any], done: asyncio.Future[Any] | None = None) -> None:
-        """Have the log's thread do the work, without waiting for it."""
-        self._jobs.append((work, done))
-        if not self._woken:
-            self._woken = True
-            with suppress(RuntimeError):  # the program is ending, or cannot start a thread
-                self._wake()
-                return
-            self._do_jobs()
+    def later(self, work: Callable[[], T]) -> Future[T]:
+        """Have the log's thread do the work, in order, without waiting for it."""
+        from concurrent.futures import Future, ThreadPoolExecutor
 
-    def _wake(self) -> Future[None]:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with _writers_lock:
-            self._pool = self._pool or ThreadPoolExecutor(1, "actionguard")
-        return self._pool.submit(self._do_jobs)
+        try:
+            with _writers_lock:
+                self._pool = self._pool or ThreadPoolExecutor(1, "actionguard")
+            return self._pool.submit(work)
+        except RuntimeError:  # the program is ending, or cannot start a thread
+            done: Future[T] = Future()
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+            return done
 
     def flush(self) -> None:
         """Wait until the log's thread has done its work so far."""
-        if self._pool is not None and self._gatherer != threading.get_ident():
-            with suppress(RuntimeError):  # the program is ending
-                self._wake().result()
-
-    def _do_jobs(self) -> None:
-        """Do the work, write its lines together, and wake whoever waits."""
-        self._woken = False  # work that comes from now on wakes it again
-        while self._jobs:
-            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _GROUP))]
-            self._gatherer = threading.get_ident()
-            outcomes = [_outcome(work) for work, _ in jobs]
-            self._gatherer = 0
-            self._settle_or_warn()
-            told = [
-                (job[1], outcome) for job, outcome in zip(jobs, outcomes, strict=True) if job[1]
-            ]
-            for loop in {done.get_loop() for done, _ in told}:
-                with suppress(RuntimeError):  # it was closed meanwhile
-                    loop.call_soon_threadsafe(_tell, loop, told)
+        if self._pool is not None:
+            self.later(int).result()
 
 
-def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return work(), None
-    except BaseException as error:
-        return None, error
-
-
-def _tell(loop: asyncio.AbstractEventLoop, told: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for done, outcome in told:
-        if done.get_loop() is loop and not done.done():  # else its task was cancelled
-            done.set_result(outcome)
+def _places(calls: Iterable[Call]) -> list[tuple[int, int]]:
+    return [call.place for call in calls]
 
 
 _writers: WeakValueDictionary[str, Writer] = WeakValueDictionary()

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from functools import partial
 from io import BufferedReader
 from itertools import islice
-from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -184,7 +183,7 @@ def parsed_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | byte
 def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
     """Read an unfinished last line again, unless somebody is writing it now."""
     with suppress(OSError):  # some network disks lock only what may be written
-        if not _journal.lock(file.fileno(), wait=False):
+        if not _journal.lock(file.fileno(), wait=False, shared=True):
             return b""
         file.seek(-len(line), os.SEEK_CUR)
         line = file.readline()
@@ -199,8 +198,7 @@ class Entry(Call):
         now = datetime.now(timezone.utc).isoformat("T", "microseconds")
         #: The arguments as the line has them.
         self.args_json = json_text(args)
-        equals = f'"tool": {json_text(tool)}, "args": {self.args_json}, "needed_approval": '
-        super().__init__(call_id, equals, writer.journal)
+        super().__init__(call_id, _equals(tool, self.args_json), writer.journal)
         self._begin = f'{{"timestamp": "{now}", '
         self._writer = writer
 
@@ -218,32 +216,36 @@ class Entry(Call):
             OSError: The call's line could not be guaranteed; the call must not run.
         """
         executed, error = _IF_RUNNING if running else _IF_WAITING
-        self.record = self.in_words(needed_approval, decision, executed, None, error, waited_s)
+        self.record = self.in_words(
+            needed_approval, decision, executed, error=error, waited_s=waited_s
+        )
         self.state = "running" if running else "waiting"
         self._writer.note(self)
 
-    def earlier(self, within: float | None = None) -> list[dict[str, Any]]:
+    def earlier(self) -> list[dict[str, Any]]:
         """The records of equal calls, newest first; those in flight have a `state`.
 
         Calls are equal if the log has the same tool and arguments for them. This looks at the calls
         in flight in all processes and at the last megabyte of the log, and returns about the newest
         20 of each. Call it after `note`, so that of two equal calls at once one finds the other.
-
-        Args:
-            within: Leave out calls that have been over for more than so many seconds.
         """
-        with self._writer.lock:
-            records = self._writer.recover(self.equals)
-            equal = self._writer.journal.live.get(self.equals, {})
+        writer, journal = self._writer, self._writer.journal
+        with writer.lock:
+            writer.recover()
+            equal = journal.live.get(self.equals, {})
             own = [(call.record, call.state) for call in islice(reversed(equal), _MOST_EARLIER)]
-        records += (_journal.unfinished(json.loads(record), state) for record, state in own)
+        records = [_journal.unfinished(json.loads(record), state) for record, state in own]
+        records += _journal.in_flight(writer.path, self.equals.encode(), but=journal.path)
         # In this order: the line of a call that ends meanwhile is written before its note goes.
-        records += _at_the_end(self._writer.path, self.equals.encode())
-        found = {str(r.get("id", n)): r for n, r in enumerate(records) if _equals(r) == self.equals}
+        records += _at_the_end(writer.path, self.equals.encode())
+        found = {
+            str(record.get("id", number)): record
+            for number, record in enumerate(records)
+            # A text inside an argument may look like it.
+            if _equals(record.get("tool"), json_text(record.get("args"))) == self.equals
+        }
         found.pop(self.id, None)
-        now = datetime.now(timezone.utc)
-        records = [r for r in found.values() if within is None or _age(r, now) <= within]
-        return sorted(records, key=lambda record: str(record.get("timestamp")), reverse=True)
+        return sorted(found.values(), key=lambda record: str(record["timestamp"]), reverse=True)
 
     def close(
         self,
@@ -276,12 +278,7 @@ class Entry(Call):
         """
         import asyncio
 
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._writer.later(work, done)
-        value, error = await done
-        if error is not None:
-            raise error
-        return value  # type: ignore[no-any-return]
+        return await asyncio.shield(asyncio.wrap_future(self._writer.later(work)))
 
     def submit(self, work: Callable[[], object]) -> None:
         """Run `work` like `aside`, without waiting for it."""
@@ -292,35 +289,32 @@ class Entry(Call):
         needed_approval: bool,
         decision: Decision | None,
         executed: bool | None,
-        result: object,
-        error: object,
+        result: object = None,
+        error: object = None,
         waited_s: float | None = None,
         ran_s: float | None = None,
     ) -> str:
         """The record as JSON."""
-        answer, metadata = _NO_ANSWER, ""
-        if decision is not None:
-            answer = (
-                f'"approved": {_JSON[decision.approved is True]}, '
-                f'"decision_source": {json_text(decision.source)}, '
-                f'"decision_comment": {json_text(decision.comment)}'
-            )
-            if decision.metadata:
-                metadata = f', "decision_metadata": {json_text(decision.metadata)}'
-        return (
-            f"{self._begin}{self.equals}{_JSON[needed_approval]}, {answer}, "
-            f'"executed": {_JSON[executed]}, "result": {json_text(_in_short(result))}, '
-            f'"error": {json_text(error)}, "id": {quoted(self.id)}, '
-            f'"waited_s": {_seconds(waited_s)}, "ran_s": {_seconds(ran_s)}{metadata}}}'
-        )
+        rest = {
+            "needed_approval": needed_approval,
+            "approved": None if decision is None else decision.approved is True,
+            "decision_source": decision and decision.source,
+            "decision_comment": decision and decision.comment,
+            "executed": executed,
+            "result": _in_short(result),
+            "error": error,
+            "id": self.id,
+            "waited_s": waited_s and round(waited_s, 6),
+            "ran_s": ran_s and round(ran_s, 6),
+        }
+        if decision and decision.metadata:
+            rest["decision_metadata"] = decision.metadata
+        return f"{self._begin}{self.equals}{json_text(rest)[1:]}"
 
 
-_NO_ANSWER = '"approved": null, "decision_source": null, "decision_comment": null'
-_JSON = {True: "true", False: "false", None: "null"}
-
-
-def _seconds(seconds: float | None) -> str:
-    return "null" if seconds is None else f"{seconds:.6f}"
+def _equals(tool: object, args_json: str) -> str:
+    """The same text for equal calls, as it stands in their records."""
+    return f'"tool": {json_text(tool)}, "args": {args_json}, '
 
 
 def _in_short(result: object) -> str | None:
@@ -341,22 +335,6 @@ def _at_the_end(path: str, needle: bytes) -> Iterator[dict[str, Any]]:
             record = _parsed(data[at : data.find(b"\n", at) + 1])
             if record is not None:
                 yield record
-
-
-def _equals(record: dict[str, Any]) -> str:
-    """The same as `Call.equals`: a text inside an argument may look like it."""
-    tool, args = record.get("tool"), json_text(record.get("args"))
-    return f'"tool": {json_text(tool)}, "args": {args}, "needed_approval": '
-
-
-def _age(record: dict[str, Any], now: datetime) -> float:
-    """For how many seconds the call has been over."""
-    try:
-        took = (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
-        over_for = (now - datetime.fromisoformat(record["timestamp"])).total_seconds() - took
-    except (TypeError, ValueError, KeyError):  # another program wrote that
-        return 0
-    return 0 if "state" in record else over_for
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from actionguard._values import cut, escape, label, show
@@ -58,6 +59,13 @@ class Action:
         """The call as one line, like `refund(amount=50, id='c1')`."""
         inside = ", ".join(f"{label(name)}={show(value)}" for name, value in self.args.items())
         return f"{escape(self.tool_name)}({inside})"
+
+
+def seconds_since(record: dict[str, Any]) -> float:
+    """For how many seconds the call of an audit record has been over."""
+    began = datetime.fromisoformat(record["timestamp"])
+    took = (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
+    return (datetime.now(timezone.utc) - began).total_seconds() - took
 
 
 @dataclass
