@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -153,16 +153,6 @@ class Writer:
 
     # --- lines -------------------------------------------------------------------------------
 
-    def write(self, call: Call) -> None:
-        """Write the call's line now, or raise and give it up."""
-        with self.lock:
-            self._owed[call] = None
-            try:
-                self._settle()
-            except BaseException:
-                self._owed.pop(call, None)
-                raise
-
     def finish(self, call: Call) -> None:
         """Write the call's line now, or warn and write it before another call runs."""
         with self.lock:
@@ -255,11 +245,12 @@ class Writer:
     def _missing(self, calls: list[Call]) -> list[Call]:
         """Those whose lines do not exist yet, neither here nor in files that were rotated away."""
         missing = {call.id.encode(): call for call in calls}
+        places = [call.place for call in calls]
         for file in self._files(calls) if calls else ():
             with suppress(OSError), open(file, "rb") as lines:
                 found = os.fstat(lines.fileno())
-                starts = [size if inode == found.st_ino else 0 for inode, size in _places(calls)]
-                lines.seek(min(starts) if min(starts) <= found.st_size else 0)
+                start = min(size if inode == found.st_ino else 0 for inode, size in places)
+                lines.seek(start if start <= found.st_size else 0)  # it may have been emptied
                 for line in lines:
                     for known in missing.keys() & set(_ID.findall(line)):
                         with suppress(ValueError, KeyError, TypeError):  # it is in its arguments
@@ -272,7 +263,7 @@ class Writer:
         # First the log, and only then the folder: it may be copied or renamed meanwhile.
         yield os.dup(self._fd) if self._fd >= 0 else self.path
         began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
-        inodes = {inode for inode, _ in _places(calls)}
+        inodes = {call.place[0] for call in calls}
         folder, name = os.path.split(os.path.realpath(self.path))
         with os.scandir(folder) as beside:
             for file in beside:
@@ -294,20 +285,13 @@ class Writer:
             return self._pool.submit(work)
         except RuntimeError:  # the program is ending, or cannot start a thread
             done: Future[T] = Future()
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
+            done.set_result(work())
             return done
 
     def flush(self) -> None:
         """Wait until the log's thread has done its work so far."""
         if self._pool is not None:
             self.later(int).result()
-
-
-def _places(calls: Iterable[Call]) -> list[tuple[int, int]]:
-    return [call.place for call in calls]
 
 
 _writers: WeakValueDictionary[str, Writer] = WeakValueDictionary()

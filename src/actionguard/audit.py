@@ -124,8 +124,8 @@ class AuditLog:
         entry = Entry(self._writer, action.id, action.tool_name, action.args)
         record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
-            entry.line = f"{record}\n".encode()
-            self._writer.write(entry)
+            entry.note(running=True, needed_approval=needed_approval, decision=decision)
+            entry.end(record)
         return json.loads(record)  # type: ignore[no-any-return]
 
     def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -254,7 +254,7 @@ class Entry(Call):
         decision: Decision | None,
         executed: bool,
         result: object = None,
-        error: str | None = None,
+        error: object = None,
         waited_s: float | None = None,
         ran_s: float | None = None,
     ) -> None:
@@ -263,7 +263,10 @@ class Entry(Call):
         Never raises, since the body has run: a line that cannot be written is kept, and no other
         call of this log runs until it is written.
         """
-        record = self.in_words(needed_approval, decision, executed, result, error, waited_s, ran_s)
+        self.end(self.in_words(needed_approval, decision, executed, result, error, waited_s, ran_s))
+
+    def end(self, record: str) -> None:
+        """Write this record as the line, and strike the note."""
         self.line = f"{record}\n".encode()
         self._writer.finish(self)
 
