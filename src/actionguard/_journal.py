@@ -73,18 +73,19 @@ class Journal:
             OSError: The folder cannot be written, or its disk has no room or no locks.
         """
         while fcntl is not None and not (self._fd >= 0 and os.fstat(self._fd).st_nlink):
-            self.release()
-            self.path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
-            self._end, self._free = 0, defaultdict(list)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+            path = f"{self._log}.inflight-{os.getpid()}-{os.urandom(5).hex()}"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
             try:
-                lock(self._fd)  # until then, it may be taken for a dead process's and removed
-                for call in [call for equal in self.live.values() for call in equal]:
-                    call.rooms.clear()  # somebody removed the file that had them
-                    self.note(call)
+                lock(fd)  # until then, it may be taken for a dead process's and removed
             except OSError:
-                self.remove()
+                os.close(fd)
+                os.unlink(path)
                 raise
+            self.remove()  # a signal handler's call may have made one meanwhile
+            self.path, self._fd, self._end, self._free = path, fd, 0, defaultdict(list)
+            for call in [call for equal in self.live.values() for call in equal]:
+                call.rooms.clear()  # somebody removed the file that had them
+                self.note(call)
 
     def note(self, call: Call, *, sync: bool = False) -> None:
         """Note a call, in place of its earlier note.
