@@ -263,7 +263,12 @@ class _Passage:
         # ApprovalPolicy itself only looks at them; any other policy gets a copy.
         args = self._args if type(policy) is ApprovalPolicy else copied(self._args)
         answer = policy.needs_approval(args)
-        self._needed = answer if type(answer) is bool else _as_bool(policy, answer)
+        if not is_bool(answer):  # nothing else is an answer, least of all None
+            raise TypeError(
+                f"{type(policy).__name__}.needs_approval() must return True or False, "
+                f"not {type(answer).__name__}"
+            )
+        self._needed = bool(answer)
 
     def _looks_back(self) -> bool:
         """Whether equal calls in the log matter."""
@@ -312,15 +317,12 @@ class _Passage:
         approved = decision.approved  # read once: in a subclass it can be any code
         if not isinstance(approved, bool):
             raise TypeError(f"Decision.approved must be True or False, not {approved!r}")
-        self._decision = decision = Decision(
-            approved,
-            decision.comment,
-            decision.source or self.channel.name,
-            dict(decision.metadata),
-            unanswered=decision.unanswered,
-        )
-        if decision.unanswered:  # the comment tells it apart from a person's denial in the log
-            decision.comment = decision.comment or "nobody answered"
+        comment, unanswered = decision.comment, decision.unanswered
+        if unanswered:  # in the log, this tells it apart from a person's denial
+            comment = comment or "nobody answered"
+        source, metadata = decision.source or self.channel.name, dict(decision.metadata)
+        decision = Decision(approved, comment, source, metadata, unanswered=unanswered)
+        self._decision = decision
         if not approved:
             action = self._kept_action()
             message = denial_message(action, decision)
@@ -382,28 +384,25 @@ class _Passage:
     def __exit__(
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if error is not None:
-            self._leave(error)
+        self._leave(error)
         if self._entry is not None:
-            self._ended_at = monotonic()
             self._record(error)
         return self._refused is not None
 
     async def __aexit__(
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if error is not None:
-            self._leave(error)
+        self._leave(error)
         if self._entry is not None:
-            self._ended_at = monotonic()
             if isinstance(error, GeneratorExit):  # nobody may be waited for any more
                 self._entry.submit(lambda: self._record(error))
             else:
                 await self._entry.aside(lambda: self._record(error))
         return self._refused is not None
 
-    def _leave(self, error: BaseException) -> None:
+    def _leave(self, error: BaseException | None) -> None:
         """Turn what stopped the call into a refusal, unless the program itself is being stopped."""
+        self._ended_at = monotonic()
         if isinstance(error, Refused):  # ours, or that of a second guard around the body
             self._stage, self._refused = "nobody", error
         elif self._stage != "body" and isinstance(error, Exception) and not _steers(error):
@@ -461,18 +460,6 @@ class _Passage:
 
 def _seconds(start: float | None, end: float) -> float | None:
     return None if start is None else end - start
-
-
-def _as_bool(policy: Policy, answer: Any) -> bool:
-    """A numpy bool as bool; nothing else is an answer, least of all None."""
-    if is_bool(answer):
-        return bool(answer)
-    if inspect.iscoroutine(answer):
-        answer.close()  # nobody will await it, and Python would warn about that
-    raise TypeError(
-        f"{type(policy).__name__}.needs_approval() must return True or False, "
-        f"not {type(answer).__name__}"
-    )
 
 
 def _described(error: BaseException | None) -> str | None:

@@ -150,8 +150,6 @@ class Journal:
         if fd >= 0:
             os.close(fd)
 
-    __del__ = release
-
     def _clear(self, rooms: list[tuple[int, int]], *, but: int = 0) -> None:
         while len(rooms) > but:
             start, room = rooms[0]

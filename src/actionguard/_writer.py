@@ -77,6 +77,7 @@ class Writer:
     def __del__(self) -> None:
         with suppress(Exception):  # `langgraph dev` does not allow this on an event loop
             self.end()
+        self.journal.release()
         self._close()
 
     # --- notes -------------------------------------------------------------------------------
