@@ -48,19 +48,15 @@ def test_table(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     rows = [line[21:].split("  ") for line in lines]
     assert [[cell.strip() for cell in row if cell] for row in rows] == [
-        ["outcome", "tool", "who", "how long", "comment"],
-        ["ran", "pay"],
-        ["denied", "refund", "Ann, slack", "too much"],
-        ["failed", "pay", "cli", "ValueError: card declined"],
-        ["unknown", "tell", "waited 3.2 s, ran 1.0 s"],
-        [],
-        [],
-        ["outcome", "tool", "who", "how long", "comment"],
-        ["waiting", "tell"],
+        ["outcome", "tool", "args", "who", "how long", "comment"],
+        ["ran", "pay", '{"amount": 4}'],
+        ["denied", "refund", '{"amount": 4}', "Ann, slack", "too much"],
+        ["failed", "pay", '{"amount": 4}', "cli", "ValueError: card declined"],
+        ["unknown", "tell", "{}", "waited 3.2 s, ran 1.0 s"],
+        ["waiting", "tell", "{}"],
     ]
     assert lines[0].startswith("time (UTC)  ")
     assert lines[1][:10] == next(log.records())["timestamp"][:10]
-    assert lines[6] == "in flight:"
 
 
 @pytest.mark.parametrize(
