@@ -112,7 +112,7 @@ def test_a_script_goes_on_when_its_requests_are_forgotten(asked: Any) -> None:
 @pytest.mark.parametrize("answer", ["yes", 1, None, TimeoutError])
 def test_script_takes_only_answers(answer: Any) -> None:
     """What is no answer is refused when the script is written."""
-    with pytest.raises(TypeError, match="a Decision, True, False or an exception to raise, not"):
+    with pytest.raises(TypeError, match="takes Decisions, bools and exceptions to raise, not"):
         ScriptedChannel(True, answer)
 
 

@@ -45,12 +45,13 @@ class InterruptChannel(ApprovalChannel):
         if _has_several_tool_calls(task) or _first_call(task, action) != action.id:
             raise RuntimeError("InterruptChannel can hold one call of a task, and this makes more")
         call = _call(action)
-        plain = _plain_answer(task)
+        # The answer that has no interrupt's id.
+        plain = task["__pregel_scratchpad"].get_null_resume(False)
         answer = interrupt(_question(action, call["args"]))
         asked = _asked(task)
         _use_up(task, asked)
-        # An answer without an interrupt's id is given to whoever comes first, before LangGraph 1.2
-        # even if several calls of a subgraph wait.
+        # A plain one is given to whoever comes first, before LangGraph 1.2 even if several calls of
+        # a subgraph wait.
         if call not in asked.values() or (answer is plain and len(asked) > 1):
             raise RuntimeError("this answer is to another call, or to one with other arguments")
         return _decision(answer, call, self.name)
@@ -60,7 +61,8 @@ class InterruptChannel(ApprovalChannel):
         task = _task()
         if task is None:
             return False
-        may_be_answered = _plain_answer(task) is not None or task["__pregel_scratchpad"].resume
+        scratchpad = task["__pregel_scratchpad"]
+        may_be_answered = scratchpad.resume or scratchpad.get_null_resume(False) is not None
         if may_be_answered and _call(action) in _asked(task).values():
             return True
         _first_call(task, action)
@@ -100,11 +102,6 @@ def _has_several_tool_calls(task: dict[str, Any]) -> bool:
             if sum(isinstance(one, dict) and one.get("type") == "tool_call" for one in calls) > 1:
                 return True
     return False
-
-
-def _plain_answer(task: dict[str, Any]) -> Any:
-    """The answer that has no interrupt's id."""
-    return task["__pregel_scratchpad"].get_null_resume(False)
 
 
 def _saver(task: dict[str, Any]) -> tuple[Any, Any]:

@@ -10,23 +10,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from actionguard._gate import Route, Settings
-from actionguard.audit import AuditLog, read_log
+from actionguard.audit import AuditLog
+from actionguard.audit import read_log as read_log  # noqa: PLC0414  for type checkers
 from actionguard.channels.base import ApprovalChannel, async_form_of
 from actionguard.core import Action, Decision
-
-__all__ = [
-    "AutoApproveChannel",
-    "AutoDenyChannel",
-    "ScriptExhausted",
-    "ScriptedChannel",
-    "SilentChannel",
-    "answering",
-    "read_log",
-]
 
 Answer = Decision | bool | BaseException
 
@@ -133,15 +124,13 @@ class ScriptedChannel(_TestChannel):
         if answers and by_tool:
             raise TypeError("ScriptedChannel takes answers in order or by tool, not both")
         self._function = answers[0] if len(answers) == 1 and callable(answers[0]) else None
+        given: dict[Any, Any] = {} if self._function else {**dict(enumerate(answers)), **by_tool}
         #: By the number of the request, or by the name of the tool.
-        self._answers: dict[Any, Any] = {**dict(enumerate(answers)), **by_tool}
-        for answer in () if self._function else self._answers.values():
-            _check_answer(answer)
+        self._answers = {key: _checked(given[key]) for key in given}
 
     def _answer(self, action: Action, number: int) -> Decision:
         if self._function:
-            answer: Any = self._function(action)
-            _check_answer(answer)
+            answer = _checked(self._function(action))
         else:
             answer = self._answers.get(number, self._answers.get(action.tool_name))
         if answer is None:
@@ -151,15 +140,15 @@ class ScriptedChannel(_TestChannel):
         return answer if isinstance(answer, Decision) else Decision(answer, source=self.name)
 
 
-def _check_answer(answer: object) -> None:
-    if not isinstance(answer, (Decision, bool, BaseException)):
-        raise TypeError(
-            "ScriptedChannel takes answers that are a Decision, True, False or an exception to "
-            f"raise, not {answer!r}"
-        )
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, (Decision, bool, BaseException)):
+        return answer
+    raise TypeError(
+        f"ScriptedChannel takes Decisions, bools and exceptions to raise, not {answer!r}"
+    )
 
 
-class SilentChannel(_TestChannel):
+class SilentChannel(_TestChannel, AbstractContextManager["SilentChannel"]):
     """Never answers: to test code while an approval is pending, or when nobody answers.
 
     An async caller waits until its task is cancelled. A plain one waits until `hang_up`, which
@@ -195,9 +184,6 @@ class SilentChannel(_TestChannel):
         why = "the silent channel was hung up"
         with suppress(InvalidStateError):  # it was hung up before
             self._end.set_result(Decision(False, why, self.name, unanswered=True))
-
-    def __enter__(self) -> SilentChannel:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
