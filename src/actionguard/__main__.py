@@ -15,9 +15,7 @@ from actionguard._journal import in_flight, left_behind
 from actionguard._values import cut, escape
 from actionguard.audit import read_log
 
-Record = dict[str, Any]
-
-_KINDS: dict[str, Callable[[Record], bool]] = {
+_KINDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "held": lambda record: record.get("needed_approval") is True,
     "denied": lambda record: record.get("approved") is False,
     "failed": lambda record: record.get("error") is not None,
@@ -70,7 +68,7 @@ def _report(asked: argparse.Namespace) -> int:
     return 1 if torn else 0
 
 
-def _records(log: str, torn: list[str]) -> Iterator[Record]:
+def _records(log: str, torn: list[str]) -> Iterator[dict[str, Any]]:
     """The calls of the log, those of killed processes, and those in flight."""
     os.stat(log)  # `read_log` takes a missing log for an empty one
     # Notes first, so that a call that ends meanwhile is not left out.
@@ -82,7 +80,7 @@ def _records(log: str, torn: list[str]) -> Iterator[Record]:
     yield from noted.values()
 
 
-def _is_wanted(record: Record, asked: argparse.Namespace) -> bool:
+def _is_wanted(record: dict[str, Any], asked: argparse.Namespace) -> bool:
     return (
         (not asked.kinds or any(fits(record) for fits in asked.kinds))
         and asked.tool in (None, record.get("tool"))
@@ -90,14 +88,14 @@ def _is_wanted(record: Record, asked: argparse.Namespace) -> bool:
     )
 
 
-def _print_table(records: Iterable[Record]) -> None:
+def _print_table(records: Iterable[dict[str, Any]]) -> None:
     rows = [_HEADINGS, *([escape(cut(text, 80)) for text in _row(record)] for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
-def _row(record: Record) -> list[str]:
+def _row(record: dict[str, Any]) -> list[str]:
     who = [(record.get("decision_metadata") or {}).get("who"), record.get("decision_source")]
     took = [(word, record.get(f"{word}_s")) for word in ("waited", "ran")]
     return [
@@ -111,7 +109,7 @@ def _row(record: Record) -> list[str]:
     ]
 
 
-def _outcome(record: Record) -> str:
+def _outcome(record: dict[str, Any]) -> str:
     if record.get("executed") is None:
         return str(record.get("state", "unknown"))
     if record["executed"]:
