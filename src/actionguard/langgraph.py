@@ -31,8 +31,12 @@ class InterruptChannel(ApprovalChannel):
     Each call needs a LangGraph task of its own. `create_agent` gives it one; so does a node that
     makes one guarded call. Several tool calls in one `ToolNode`, or several guarded calls in one
     node, are blocked: LangGraph resumes a task from its start, so that a body could run twice and
-    an answer reach the wrong call. Calls outside a graph, or in a graph without a checkpointer,
-    are blocked because nothing could resume them. On Python 3.10, so are calls of async nodes.
+    an answer reach the wrong call. As with any interrupt, whatever else a node does before its
+    call, or beside it in threads of its own, is done again when it is resumed.
+
+    Calls outside a graph, or in a graph without a checkpointer, are blocked because nothing could
+    resume them. On Python 3.10, so are calls of async nodes. For async graphs, too, the
+    checkpointer's plain methods are used, from a thread: LangGraph's own have both kinds.
     """
 
     name = "interrupt"
