@@ -48,19 +48,15 @@ def test_table(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     rows = [line[21:].split("  ") for line in lines]
     assert [[cell.strip() for cell in row if cell] for row in rows] == [
-        ["outcome", "tool", "who", "how long", "comment"],
-        ["ran", "pay"],
-        ["denied", "refund", "Ann, slack", "too much"],
-        ["failed", "pay", "cli", "ValueError: card declined"],
-        ["unknown", "tell", "waited 3.2 s, ran 1.0 s"],
-        [],
-        [],
-        ["outcome", "tool", "who", "how long", "comment"],
-        ["waiting", "tell"],
+        ["outcome", "tool", "args", "who", "how long", "comment"],
+        ["ran", "pay", '{"amount": 4}'],
+        ["denied", "refund", '{"amount": 4}', "Ann, slack", "too much"],
+        ["failed", "pay", '{"amount": 4}', "cli", "ValueError: card declined"],
+        ["unknown", "tell", "{}", "waited 3.2 s, ran 1.0 s"],
+        ["waiting", "tell", "{}"],
     ]
     assert lines[0].startswith("time (UTC)  ")
     assert lines[1][:10] == next(log.records())["timestamp"][:10]
-    assert lines[6] == "in flight:"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +126,7 @@ def test_damaged_lines(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["missing.jsonl"], "cannot read missing.jsonl: No such file or directory"),
         (["."], "cannot read .: Is a directory"),
-        (["--since", "1y"], "argument --since: write it like 30s, 5m, 1h or 2d, not '1y'"),
+        (["--since", "1y"], "argument --since: invalid age value: '1y'"),
     ],
 )
 def test_mistakes(
@@ -151,26 +147,6 @@ def test_mistakes(
     out, err = capsys.readouterr()
     assert err.splitlines()[-1].endswith(said)
     assert out == ""
-
-
-def test_changes_nothing(log: AuditLog) -> None:
-    """Reading recovers no dead process's call and makes, locks for good or removes no file."""
-    child = os.fork()
-    if not child:
-        dead = log.entry("1", "pay", {})
-        assert dead
-        dead.note(running=True, needed_approval=False)
-        os._exit(0)
-    os.waitpid(child, 0)
-
-    def files() -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in log.path.parent.iterdir()}
-
-    before = files()
-    assert main([str(log.path)]) == 0
-    assert files() == before
-    assert [call["tool"] for call in AuditLog(log.path).in_flight()] == []
-    assert len(list(log.records())) == 4
 
 
 def test_reader_that_leaves(log: AuditLog) -> None:
@@ -202,7 +178,7 @@ def test_large_log(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
 def test_calls_of_a_process_that_was_killed(
     log: AuditLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are listed as the next call will log them, and nothing is written for that."""
+    """They are listed as the next call will log them, and reading changes no file."""
     child = os.fork()
     if not child:
         entry = AuditLog(log.path).entry("9", "tell", {})
@@ -215,7 +191,8 @@ def test_calls_of_a_process_that_was_killed(
     assert main([str(log.path)]) == 0
 
     assert before == {path.name: path.read_bytes() for path in log.path.parent.iterdir()}
-    assert len(before) == 2
     last = capsys.readouterr().out.splitlines()[-1]
     assert last[21:].startswith("unknown  tell")
     assert "whether it took effect is unknown" in last
+    assert AuditLog(log.path).in_flight() == []
+    assert len(list(log.records())) == 4

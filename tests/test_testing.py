@@ -53,27 +53,17 @@ def silent() -> Iterator[SilentChannel]:
 # --- channels that answer --------------------------------------------------------------------
 
 
-def test_auto_approve_says_yes_to_everything(asked: Any) -> None:
-    """Every request is approved, with the comment, and kept in order."""
-    channel = AutoApproveChannel("fine")
+@pytest.mark.parametrize("kind", [AutoApproveChannel, AutoDenyChannel])
+def test_always_the_same_answer(asked: Any, kind: Any) -> None:
+    """Every request is answered as a person would, with the comment, and kept in order."""
+    channel = kind("because")
     actions = [Action("refund", {"amount": n}) for n in range(3)]
 
     answers = [asked(channel, action) for action in actions]
 
-    assert answers == [Decision(True, "fine", "auto-approve")] * 3
+    assert answers == [Decision(kind is AutoApproveChannel, "because", channel.name)] * 3
+    assert not any(answer.unanswered for answer in answers)
     assert channel.requests == actions
-    assert len({id(answer) for answer in answers}) == 3
-
-
-def test_auto_deny_says_no_to_everything(asked: Any) -> None:
-    """Every request is denied, as a person would deny it."""
-    channel = AutoDenyChannel("not today")
-
-    answer = asked(channel, Action("refund", {}))
-
-    assert answer == Decision(False, "not today", "auto-deny")
-    assert answer.unanswered is False
-    assert channel.requests == [Action("refund", {})]
 
 
 def test_scripted_answers_come_in_order(asked: Any) -> None:
@@ -112,7 +102,7 @@ def test_a_script_goes_on_when_its_requests_are_forgotten(asked: Any) -> None:
 @pytest.mark.parametrize("answer", ["yes", 1, None, TimeoutError])
 def test_script_takes_only_answers(answer: Any) -> None:
     """What is no answer is refused when the script is written."""
-    with pytest.raises(TypeError, match="a Decision, True, False or an exception to raise, not"):
+    with pytest.raises(TypeError, match="takes Decisions, bools and exceptions to raise, not"):
         ScriptedChannel(True, answer)
 
 

@@ -8,26 +8,16 @@ import shutil
 import tempfile
 import threading
 import weakref
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from actionguard._gate import Route, Settings
-from actionguard.audit import AuditLog, read_log
+from actionguard.audit import AuditLog
+from actionguard.audit import read_log as read_log  # noqa: PLC0414  for type checkers
 from actionguard.channels.base import ApprovalChannel, async_form_of
 from actionguard.core import Action, Decision
-
-__all__ = [
-    "AutoApproveChannel",
-    "AutoDenyChannel",
-    "ScriptExhausted",
-    "ScriptedChannel",
-    "SilentChannel",
-    "answering",
-    "read_log",
-]
 
 Answer = Decision | bool | BaseException
 
@@ -36,17 +26,29 @@ class ScriptExhausted(AssertionError):
     """A `ScriptedChannel` was asked more often than it has answers."""
 
 
-class _RecordingChannel(ApprovalChannel):
-    def __init__(self) -> None:
+#: One for all channels here, since a channel that had its own could not be pickled.
+_asked = threading.Condition()
+
+
+class _TestChannel(ApprovalChannel):
+    """Answers each request in the same way."""
+
+    _approves = False
+
+    def __init__(self, comment: str | None = None) -> None:
         #: What the channel was asked so far, in order.
         self.requests: list[Action] = []
-        self._asked = threading.Condition()
+        self._comment = comment
+        self._count = 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_asked": None}
+    def request_approval(self, action: Action) -> Decision:
+        """Record the request and answer at once."""
+        return self._answer(action, self._record(action))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _asked=threading.Condition())
+    @async_form_of(request_approval)
+    async def _request_approval(self, action: Action) -> Decision:
+        """The same, without a thread: the answer is there already."""
+        return self.request_approval(action)
 
     def wait_for_requests(self, count: int = 1, timeout: float = 10.0) -> list[Action]:
         """Block until the channel was asked that often, by calls in other threads.
@@ -61,45 +63,25 @@ class _RecordingChannel(ApprovalChannel):
         Raises:
             TimeoutError: There were fewer when the time was up.
         """
-        with self._asked:
-            if not self._asked.wait_for(lambda: len(self.requests) >= count, timeout):
+        with _asked:
+            if not _asked.wait_for(lambda: len(self.requests) >= count, timeout):
                 asked = len(self.requests)
                 raise TimeoutError(f"expected {count} requests in {timeout} s, got {asked}")
             return list(self.requests)
 
-    def _record(self, action: Action) -> None:
-        self.requests.append(action)
-        self._asked.notify_all()
+    def _record(self, action: Action) -> int:
+        """Keep the request; returns how many there were before."""
+        with _asked:
+            self.requests.append(action)
+            self._count += 1
+            _asked.notify_all()
+            return self._count - 1
+
+    def _answer(self, action: Action, number: int) -> Decision:
+        return Decision(self._approves, self._comment, self.name)
 
 
-class _AnsweringChannel(_RecordingChannel):
-    @abstractmethod
-    def _answer(self, action: Action) -> Decision: ...
-
-    def request_approval(self, action: Action) -> Decision:
-        """Record the request and answer at once."""
-        with self._asked:
-            self._record(action)
-            return self._answer(action)
-
-    @async_form_of(request_approval)
-    async def _request_approval(self, action: Action) -> Decision:
-        """The same, without a thread: the answer is there already."""
-        return self.request_approval(action)
-
-
-class _AutoChannel(_AnsweringChannel):
-    _approved: bool
-
-    def __init__(self, comment: str | None = None) -> None:
-        super().__init__()
-        self._comment = comment
-
-    def _answer(self, action: Action) -> Decision:
-        return Decision(self._approved, self._comment, self.name)
-
-
-class AutoApproveChannel(_AutoChannel):
+class AutoApproveChannel(_TestChannel):
     """Approves every request.
 
     Args:
@@ -107,17 +89,16 @@ class AutoApproveChannel(_AutoChannel):
     """
 
     name = "auto-approve"
-    _approved = True
+    _approves = True
 
 
-class AutoDenyChannel(_AutoChannel):
+class AutoDenyChannel(_TestChannel):
     """Denies every request. Arguments have the same meaning as for `AutoApproveChannel`."""
 
     name = "auto-deny"
-    _approved = False
 
 
-class ScriptedChannel(_AnsweringChannel):
+class ScriptedChannel(_TestChannel):
     """Gives prepared answers.
 
         ScriptedChannel(True, False)  # one for each request, in order
@@ -143,36 +124,31 @@ class ScriptedChannel(_AnsweringChannel):
         if answers and by_tool:
             raise TypeError("ScriptedChannel takes answers in order or by tool, not both")
         self._function = answers[0] if len(answers) == 1 and callable(answers[0]) else None
-        self._by_name = bool(by_tool)
-        self._answers: dict[Any, Any] = {**dict(enumerate(answers)), **by_tool}
-        self._given = 0
-        for answer in () if self._function else self._answers.values():
-            _check_answer(answer)
+        given: dict[Any, Any] = {} if self._function else {**dict(enumerate(answers)), **by_tool}
+        #: By the number of the request, or by the name of the tool.
+        self._answers = {key: _checked(given[key]) for key in given}
 
-    def _answer(self, action: Action) -> Decision:
-        key = action.tool_name if self._by_name else self._given
+    def _answer(self, action: Action, number: int) -> Decision:
         if self._function:
-            answer: Any = self._function(action)
-            _check_answer(answer)
-        elif key in self._answers:
-            answer = self._answers[key]
+            answer = _checked(self._function(action))
         else:
+            answer = self._answers.get(number, self._answers.get(action.tool_name))
+        if answer is None:
             raise ScriptExhausted(f"ScriptedChannel has no answer left for {action.pretty()}")
-        self._given += 1
         if isinstance(answer, BaseException):
             raise answer
         return answer if isinstance(answer, Decision) else Decision(answer, source=self.name)
 
 
-def _check_answer(answer: object) -> None:
-    if not isinstance(answer, (Decision, bool, BaseException)):
-        raise TypeError(
-            "ScriptedChannel takes answers that are a Decision, True, False or an exception to "
-            f"raise, not {answer!r}"
-        )
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, (Decision, bool, BaseException)):
+        return answer
+    raise TypeError(
+        f"ScriptedChannel takes Decisions, bools and exceptions to raise, not {answer!r}"
+    )
 
 
-class SilentChannel(_RecordingChannel):
+class SilentChannel(_TestChannel, AbstractContextManager["SilentChannel"]):
     """Never answers: to test code while an approval is pending, or when nobody answers.
 
     An async caller waits until its task is cancelled. A plain one waits until `hang_up`, which
@@ -188,42 +164,29 @@ class SilentChannel(_RecordingChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: list[Future[Decision]] = []
-        self._hung_up = False
+        self._end: Future[Decision] = Future()
+        # As if it ran, so that a task that is cancelled does not cancel it for the others.
+        self._end.set_running_or_notify_cancel()
 
     def request_approval(self, action: Action) -> Decision:
         """Record the request and wait for `hang_up`."""
-        return self._wait(action).result()
+        self._record(action)
+        return self._end.result()
 
     @async_form_of(request_approval)
     async def _request_approval(self, action: Action) -> Decision:
         """The same, without a thread."""
-        return await asyncio.wrap_future(self._wait(action))
+        self._record(action)
+        return await asyncio.wrap_future(self._end)
 
     def hang_up(self) -> None:
         """End all waiting, now and later: requests are denied as unanswered."""
-        with self._asked:
-            self._hung_up = True
-            waiting, self._waiting = self._waiting, []
         why = "the silent channel was hung up"
-        for future in waiting:
-            if future.set_running_or_notify_cancel():  # a cancelled task waits for it no more
-                future.set_result(Decision(False, why, self.name, unanswered=True))
-
-    def __enter__(self) -> SilentChannel:
-        return self
+        with suppress(InvalidStateError):  # it was hung up before
+            self._end.set_result(Decision(False, why, self.name, unanswered=True))
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
-
-    def _wait(self, action: Action) -> Future[Decision]:
-        future: Future[Decision] = Future()
-        with self._asked:
-            self._record(action)
-            self._waiting.append(future)
-        if self._hung_up:
-            self.hang_up()
-        return future
 
 
 @contextmanager

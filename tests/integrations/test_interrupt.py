@@ -18,23 +18,17 @@ from typing import Any, TypedDict
 from unittest import mock
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, RetryPolicy, Send, interrupt
+from scripted import Model, create_agent
 
-from actionguard import Action, ApprovalDenied, ApprovalPolicy, guard
+from actionguard import ApprovalDenied, ApprovalPolicy, guard
 from actionguard.langgraph import InterruptChannel
-
-try:
-    from langchain.agents import create_agent
-except ImportError:  # before 1.0
-    from langgraph.prebuilt import create_react_agent as create_agent
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 APPROVE = {"type": "approve"}
@@ -88,23 +82,6 @@ def calls(*amounts: float) -> AIMessage:
     """A model's turn that calls `refund`."""
     made = [{"name": "refund", "args": {"amount": n}, "id": f"c{n}"} for n in amounts]
     return AIMessage("", tool_calls=made)
-
-
-class Model(BaseChatModel):
-    """Says its turns one after the other; the messages tell how far it got."""
-
-    turns: list[AIMessage]
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        turn = self.turns[sum(message.type == "ai" for message in messages)]
-        return ChatResult(generations=[ChatGeneration(message=turn)])
 
 
 def agent(tools: list[BaseTool], *turns: AIMessage, saver: Any = None) -> Any:
@@ -169,27 +146,30 @@ def test_a_call_waits_in_the_checkpoint(run: Run, refund: BaseTool, lines: Any) 
     assert how == (True, "interrupt", True)
 
 
-ANSWERS: list[tuple[Any, bool, str | None, bool]] = [
-    (APPROVE, True, None, False),
-    ({"decisions": [APPROVE]}, True, None, False),
-    ({"type": "reject"}, False, None, False),
-    ({"type": "reject", "message": "wrong customer"}, False, "wrong customer", False),
-    ({"decisions": [{"type": "reject", "message": "no"}]}, False, "no", False),
-    ([{"type": "accept"}], True, None, False),
-    ([{"type": "accept", "args": None}], True, None, False),
-    ([{"type": "accept", "args": {"action": "pay", "args": {"amount": 5}}}], True, None, False),
-    ([{"type": "ignore", "args": None}], False, None, False),
-    ([{"type": "response", "args": "ask Ada"}], False, "ask Ada", False),
-    ({"approved": True}, True, None, False),
-    ({"approved": True, "reason": "fine"}, True, "fine", False),
-    ({"approved": False, "reason": "no"}, False, "no", False),
-    ({"__agui_cancelled__": True, "interrupt_id": "1"}, False, "the request was cancelled", True),
+ACCEPT = {"type": "accept", "args": None}
+AGUI_CANCEL = {"__agui_cancelled__": True, "interrupt_id": "1"}
+#: What interfaces send, whether that approves, and the comment.
+ANSWERS: list[tuple[Any, bool, str | None]] = [
+    (APPROVE, True, None),
+    ({"decisions": [APPROVE]}, True, None),
+    (REJECT, False, None),
+    ({"type": "reject", "message": "wrong customer"}, False, "wrong customer"),
+    ({"decisions": [{"type": "reject", "message": "no"}]}, False, "no"),
+    ([ACCEPT], True, None),
+    ([{"type": "accept"}], True, None),
+    ([{"type": "accept", "args": {"action": "pay", "args": {"amount": 5}}}], True, None),
+    ([{"type": "ignore", "args": None}], False, None),
+    ([{"type": "response", "args": "ask Ada"}], False, "ask Ada"),
+    ({"approved": True}, True, None),
+    ({"approved": True, "reason": "fine"}, True, "fine"),
+    ({"approved": False, "reason": "no"}, False, "no"),
+    (AGUI_CANCEL, False, "the request was cancelled"),
 ]
 
 
-@pytest.mark.parametrize(("answer", "approved", "comment", "unanswered"), ANSWERS)
+@pytest.mark.parametrize(("answer", "approved", "comment"), ANSWERS)
 def test_answers_of_known_interfaces(
-    pay: Any, lines: Any, answer: Any, approved: bool, comment: str | None, unanswered: bool
+    pay: Any, lines: Any, answer: Any, approved: bool, comment: str | None
 ) -> None:
     """What LangChain's interfaces, Agent Inbox and AG-UI send is an answer."""
     built = graph(lambda state: pay(5) and None)
@@ -198,34 +178,26 @@ def test_answers_of_known_interfaces(
         built.invoke(Command(resume=answer), THREAD)
 
     assert ran == [5] * approved
-    assert approved or caught.value.decision.unanswered is unanswered
+    assert approved or caught.value.decision.unanswered is (answer == AGUI_CANCEL)
     assert [(li["approved"], li["decision_comment"]) for li in lines()] == [(approved, comment)]
 
 
 MALFORMED: list[Any] = [
-    True, False, 1, "yes", "approve", b"approve", [], [True], ["accept"], [APPROVE],
-    [[{"type": "accept"}]],
-    [{"type": "accept"}, {"type": "accept"}],
+    True, 1, "yes", "approve", [], [True], ["accept"], [APPROVE], [[ACCEPT]], [ACCEPT, ACCEPT],
     [{"type": "accept", "args": {"action": "pay", "args": {"amount": 4}}}],
-    [{"type": "accept", "args": "50"}],
     [{"type": "accept", "more": 1}],
     [{"type": "edit", "args": {"action": "pay", "args": {"amount": 4}}}],
-    [{"type": "response", "args": 5}],
-    {"type": "accept"}, {"type": "Approve"}, {"type": True}, {"type": ["approve"]},
+    {"type": "accept"}, {"type": "Approve"}, {"type": True},
     {"type": "approve", "args": {"amount": 4}},
     {"type": "approve", "message": "but only 4"},
     {"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 4}}},
-    {"type": "respond", "message": "approve"},
-    {"type": "reject", "message": 5}, {"type": "reject", "edited_action": {}},
-    {"decisions": []}, {"decisions": APPROVE}, {"decisions": "approve"},
-    {"decisions": [APPROVE, APPROVE]}, {"decisions": [APPROVE, {"type": "reject"}]},
-    {"decisions": [{"decisions": [APPROVE]}]}, {"decisions": [{"approved": True}]},
+    {"type": "respond", "message": "approve"}, {"type": "reject", "message": 5},
+    {"decisions": []}, {"decisions": APPROVE}, {"decisions": [APPROVE, APPROVE]},
+    {"decisions": [APPROVE, REJECT]}, {"decisions": [{"approved": True}]},
     {"decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {}}}]},
-    {"decisions": [APPROVE], "type": "approve"}, {"decisions": [APPROVE], "approved": False},
+    {"decisions": [APPROVE], "approved": False},
     {"approved": "true"}, {"approved": 1}, {"approved": None}, {"approved": True, "reason": 5},
-    {"approved": True, "editedArgs": {"amount": 4}}, {"approved": True, "type": "reject"},
-    {"__agui_cancelled__": False}, {"__agui_cancelled__": True, "approved": True},
-    {"__agui_resume_map__": {"1": {"status": "resolved", "payload": {"approved": True}}}},
+    {"approved": True, "editedArgs": {"amount": 4}}, {"__agui_cancelled__": False},
 ]  # fmt: skip
 
 
@@ -300,17 +272,26 @@ def test_two_calls_in_one_task_are_blocked(
     assert ran == ([10] if policy else [])
 
 
-def test_a_node_holds_one_call(pay: Any) -> None:
-    """The second guarded call of a node is blocked before anybody is asked about it."""
-    built = graph(lambda state: [pay(10), pay(9999)])
-    built.invoke({"amount": 0}, THREAD)
+def test_a_node_holds_one_call(log_path: Path) -> None:
+    """The second guarded call of a node is blocked before anybody is asked about it.
+
+    Also if the first needed nobody: what ran would run again behind the pause.
+    """
+    pay = paying(log_path, OVER_100)
+    built = graph(lambda state: [pay(n) for n in state["amount"]])
+
+    with pytest.raises(RuntimeError, match="can hold one call"):
+        built.invoke({"amount": [10, 20, 9999]}, {"configurable": {"thread_id": "2"}})
+    assert ran == [10, 20]
+
+    ran.clear()
+    built.invoke({"amount": [200, 9999]}, THREAD)
     with pytest.raises(RuntimeError, match="can hold one call"):
         built.invoke(Command(resume=APPROVE), THREAD)
-    assert ran == [10]
-
+    assert ran == [200]
     # The answer was used: run again, the graph asks again.
-    assert set(questions(built.invoke(None, THREAD))) == {10}
-    assert ran == [10]
+    assert set(questions(built.invoke(None, THREAD))) == {200}
+    assert ran == [200]
 
 
 def test_threads_of_a_node_hold_one_call(pay: Any) -> None:
@@ -543,41 +524,16 @@ def test_a_policy_that_changes_its_mind_releases_nothing(run: Run, log_path: Pat
     assert ran == [6]
 
 
-def test_what_ran_in_a_task_never_runs_again(log_path: Path) -> None:
-    """A node whose first call needs nobody is not paused for its second."""
-    pay = paying(log_path, OVER_100)
-
-    with pytest.raises(RuntimeError, match="can hold one call"):
-        graph(lambda state: list(map(pay, (10, 20, 9999)))).invoke({"amount": 0}, THREAD)
-
-    assert ran == [10, 20]
-
-
-def test_a_task_that_pauses_makes_no_other_call() -> None:
-    """What ran before a pause would run again behind it, so the gate is told to hold it."""
-    channel, seen = InterruptChannel(), []
-
-    def node(state: Any) -> None:
-        try:
-            channel.request_approval(Action("pay", {"amount": 9999}))
-        finally:
-            seen.append(channel.held_before(Action("pay", {"amount": 5})))
-
-    graph(node).invoke({"amount": 0}, THREAD)
-
-    assert seen == [True]
-
-
-def test_an_earlier_call_is_mentioned() -> None:
-    """The question says that the same call ran before."""
-    action = Action("pay", {"amount": 5}, "Pay a supplier.")
-    action.earlier = [{"state": "running"}]
-    built = graph(lambda state: InterruptChannel().request_approval(action))
+def test_a_repeat_is_asked_about(log_path: Path) -> None:
+    """A call that only the log holds is paused like any other, and says what it repeats."""
+    pay = paying(log_path, ApprovalPolicy(repeat_within=600))
+    built = graph(lambda state: pay(5) and None)
+    built.invoke({"amount": 0}, {"configurable": {"thread_id": "before"}})
 
     (question,) = built.invoke({"amount": 0}, THREAD)["__interrupt__"]
-
-    about = question.value["action_requests"][0]["description"]
-    assert about == "Pay a supplier.\n\nThe same call is running"
+    assert question.value["action_requests"][0]["description"].startswith("The same call ran")
+    built.invoke(Command(resume=APPROVE), THREAD)
+    assert ran == [5, 5]
 
 
 PROGRAM = """

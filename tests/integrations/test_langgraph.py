@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -21,6 +19,7 @@ from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
+from scripted import Model, create_agent
 
 from actionguard import (
     Action,
@@ -34,33 +33,14 @@ from actionguard import (
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel
 
 try:
-    from langchain.agents import create_agent
     from langchain.agents.middleware import wrap_tool_call
     from langgraph.prebuilt import ToolRuntime
 except ImportError:  # before 1.0
-    from langgraph.prebuilt import create_react_agent as create_agent
-
     wrap_tool_call = ToolRuntime = None  # type: ignore[assignment]
 
 RAN: list[Any] = []
 THREAD: Any = {"configurable": {"thread_id": "t-1"}}
 CALLS = [[("refund", {"amount": 5})], [("refund", {"amount": 7}), ("refund", {"amount": "x"})]]
-
-
-class Model(BaseChatModel):
-    """Says what it was made with, turn by turn."""
-
-    turns: list[AIMessage]
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any) -> Any:
-        return ChatResult(generations=[ChatGeneration(message=self.turns.pop(0))])
 
 
 def saying(*turns: Any) -> Model:
