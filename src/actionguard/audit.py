@@ -161,23 +161,16 @@ def read_log(
         torn: Gets the text of every line that is not a record, because a crash or a full disk
             damaged it. Without it, each of them is a warning.
     """
-    with suppress(FileNotFoundError):
-        for number, line in enumerate(parsed_lines(path), start=1):
-            if isinstance(line, dict):
-                yield line
-            elif torn is not None:
-                torn.append(line.decode("utf-8", "backslashreplace"))
-            else:
-                alarm(f"line {number} of {os.fspath(path)} is damaged and was skipped")
-
-
-def parsed_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | bytes]:
-    """The lines of a log: each as a record or, if it is damaged, as bytes."""
-    with open(path, "rb") as file:
-        for found in file:
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        for number, found in enumerate(file, start=1):
             line = found if found.endswith(b"\n") else _while_nobody_writes(file, found)
-            if line:
-                yield _parsed(line) or line
+            record = _parsed(line)
+            if record is not None:
+                yield record
+            elif torn is not None and line:
+                torn.append(line.decode("utf-8", "backslashreplace"))
+            elif line:
+                alarm(f"line {number} of {os.fspath(path)} is damaged and was skipped")
 
 
 def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
