@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import PurePath
 from types import MemberDescriptorType
 from typing import Any
@@ -264,15 +265,27 @@ def json_text(value: object) -> str:
     and Enum their usual text or value. What JSON cannot say (bytes, NaN, lone surrogates, a cycle,
     an object) becomes a readable stand-in. Never raises, whatever the value is.
     """
-    if type(value) is dict and cannot_change(value) and {str}.issuperset(map(type, value)):
-        with suppress(Exception):  # this is fast, but bytes, NaN and huge numbers need more
-            text = _encode(value)
-            if "\\ud" not in text:  # it may be a lone surrogate
-                return text
+    try:  # what most calls have: 1 us instead of 10
+        if type(value) is dict:
+            items = [f"{quoted(n)}: {_PLAIN_JSON[type(item)](item)}" for n, item in value.items()]
+            text = f"{{{', '.join(items)}}}"
+        else:
+            text = _PLAIN_JSON[type(value)](value)
+        if "\\ud" not in text:  # it may be a lone surrogate
+            return text
+    except Exception:  # a name or a value of another class, or a huge number
+        pass
     return _encode(_Walk(_json, _group_json).of(value))
 
 
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
+_PLAIN_JSON: dict[Any, Callable[[Any], str]] = {
+    type(None): lambda _: "null",
+    bool: lambda value: "true" if value else "false",
+    str: quoted,
+    int: int.__repr__,
+    float: lambda value: repr(value) if math.isfinite(value) else f'"{value}"',
+}
 
 
 def _no_surrogates(text: str) -> str:

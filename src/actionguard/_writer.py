@@ -154,6 +154,16 @@ class Writer:
 
     # --- lines -------------------------------------------------------------------------------
 
+    def write(self, call: Call) -> None:
+        """Write the call's line now, or raise and give it up."""
+        with self.lock:
+            self._owed[call] = None
+            try:
+                self._settle()
+            except BaseException:
+                self._owed.pop(call, None)
+                raise
+
     def finish(self, call: Call) -> None:
         """Write the call's line now, or warn and write it before another call runs."""
         with self.lock:

@@ -124,8 +124,8 @@ class AuditLog:
         entry = Entry(self._writer, action.id, action.tool_name, action.args)
         record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
-            entry.note(running=True, needed_approval=needed_approval, decision=decision)
-            entry.end(record)
+            entry.line = f"{record}\n".encode()
+            self._writer.write(entry)
         return json.loads(record)  # type: ignore[no-any-return]
 
     def records(self, *, torn: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -291,21 +291,28 @@ class Entry(Call):
         ran_s: float | None = None,
     ) -> str:
         """The record as JSON."""
-        rest = {
-            "needed_approval": needed_approval,
-            "approved": None if decision is None else decision.approved is True,
-            "decision_source": decision and decision.source,
-            "decision_comment": decision and decision.comment,
-            "executed": executed,
-            "result": _in_short(result),
-            "error": error,
-            "id": self.id,
-            "waited_s": waited_s and round(waited_s, 6),
-            "ran_s": ran_s and round(ran_s, 6),
-        }
-        if decision and decision.metadata:
-            rest["decision_metadata"] = decision.metadata
-        return f"{self._begin}{self.equals}{json_text(rest)[1:]}"
+        answer, metadata = _NO_ANSWER, ""
+        if decision is not None:
+            answer = (
+                f'"approved": {json_text(decision.approved is True)}, '
+                f'"decision_source": {json_text(decision.source)}, '
+                f'"decision_comment": {json_text(decision.comment)}'
+            )
+            if decision.metadata:
+                metadata = f', "decision_metadata": {json_text(decision.metadata)}'
+        return (
+            f'{self._begin}{self.equals}"needed_approval": {json_text(needed_approval)}, {answer}, '
+            f'"executed": {json_text(executed)}, "result": {json_text(_in_short(result))}, '
+            f'"error": {json_text(error)}, "id": {json_text(self.id)}, '
+            f'"waited_s": {_seconds(waited_s)}, "ran_s": {_seconds(ran_s)}{metadata}}}'
+        )
+
+
+_NO_ANSWER = '"approved": null, "decision_source": null, "decision_comment": null'
+
+
+def _seconds(seconds: float | None) -> str:
+    return "null" if seconds is None else f"{seconds:.6f}"
 
 
 def _equals(tool: object, args_json: str) -> str:
