@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from actionguard.channels.base import outcome_of, start_thread, waiter
+from actionguard.channels.base import start_thread, waiter
 
 #: Seconds after which a reader looks whether its question still stands.
 GLANCE = 0.1
@@ -126,9 +126,8 @@ def wait_for_reader(look: Look) -> None:
 def call_input(function: Input, question: str, look: Look) -> str:
     """What an input function answers; in a thread, which is left behind if `look` raises."""
     global _left_behind
-    outcome: list[Callable[[], str]] = []
     is_replaced = function is builtins.input
-    thread = start_thread(lambda: outcome.append(outcome_of(partial(function, question))))
+    thread, outcome = start_thread(partial(function, question))
     try:
         while thread.is_alive():
             look()
@@ -144,7 +143,7 @@ def call_input(function: Input, question: str, look: Look) -> str:
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
             raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
         raise
-    return outcome[0]()
+    return outcome.result()
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class _Turn:
         self._timeout = timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         #: Whether nobody waits for the answer any more.
-        self.has_gone = waiter.has_gone or (lambda: False)
+        self.has_gone = waiter.has_gone
         #: Whether it can be left alone with an input function until that returns.
         in_main_thread = threading.current_thread() is threading.main_thread()
         self.is_patient = in_main_thread and timeout is None
