@@ -34,9 +34,8 @@ class Unanswered(Exception):
 
 def person() -> int | Input:
     """Who answers: the descriptor of the terminal at stdin, or `input` where it has to do."""
-    owner = getattr(builtins.input, "__self__", None)
-    # The prompt of Python 3.13 has one that belongs to its own lines.
-    if owner is not builtins and type(owner).__module__ != "_pyrepl.readline":
+    # Of the builtin, or of the prompt of Python 3.13, which belongs to its own lines.
+    if getattr(builtins.input, "__module__", None) not in ("builtins", "_pyrepl.readline"):
         return builtins.input  # a notebook, or a test, replaced it
     if not is_terminal(sys.stdin):
         raise Unanswered(
@@ -63,13 +62,15 @@ def is_terminal(stream: object) -> bool:
         return False
 
 
-def window(stream: TextIO) -> tuple[int, int | None]:
-    """Columns and rows of the stream's window; no rows where there is no window."""
+def window(stream: TextIO) -> tuple[int, int | None, str]:
+    """Columns, rows (None where there is no window) and encoding of what the stream can show."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         size = os.get_terminal_size(stream.fileno())
     except (AttributeError, OSError, ValueError):
-        return 80, 24 if is_terminal(stream) else None
-    return size.columns or 80, size.lines or 24  # a terminal may not know its size
+        return 80, None, encoding
+    encoding = "ascii" if os.environ.get("TERM") == "dumb" else encoding
+    return size.columns or 80, size.lines or 24, encoding  # a terminal may not know its size
 
 
 # --- answers ---------------------------------------------------------------------------------
@@ -92,7 +93,6 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
     import termios
 
     try:
-        termios.tcflush(descriptor, termios.TCIFLUSH)
         while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
             look()
             termios.tcflush(descriptor, termios.TCIFLUSH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import sys
@@ -87,37 +88,38 @@ class CLIChannel(ApprovalChannel):
             with _line.place(turn):
                 return self._ask(action, turn)
         except Unanswered as why:
-            return Decision(False, str(why), self.name, unanswered=True)
+            return self._unanswered(why)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
         try:
             source = self._input_fn or _terminal.person()
         except Unanswered as why:
             name = ascii(str.__str__(action.tool_name))[1:-1]
-            _Screen(self._stream or sys.stderr).end(f"actionguard: {name} was not approved: {why}")
+            _end(self._stream or sys.stderr, f"actionguard: {name} was not approved: {why}")
             raise
-        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c() as turn.interrupted:
-            screen = _Screen(stream)
+        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c() as turn.hears_ctrl_c:
+            banner = Banner(action, *_terminal.window(stream))
             try:
-                decision = self._decision(self._answer(action, screen, source, turn))
+                decision = self._decision(self._answer(banner, stream, source, turn))
             except Unanswered as why:
-                decision = Decision(False, str(why), self.name, unanswered=True)
+                decision = self._unanswered(why)
             except KeyboardInterrupt:
-                screen.end("")
-                _line.interrupt()
+                _line.interrupts += 1
+                _end(stream, "")
                 raise
-            screen.end(screen.banner(action).outcome(decision))
+            _end(stream, banner.outcome(decision))
             return decision
 
-    def _answer(self, action: Action, screen: _Screen, source: Source, turn: _Turn) -> str:
+    def _answer(self, banner: Banner, stream: TextIO, source: Source, turn: _Turn) -> str:
         _terminal.wait_for_reader(turn.look)
+        in_main_thread = threading.current_thread() is threading.main_thread()
         while True:
-            banner = screen.banner(action)
-            screen.write(banner.request(_line.waiting()))
+            _write(stream, banner.request(_line.waiting()))
             try:
                 if isinstance(source, int):
-                    answer = _terminal.read_line(source, partial(screen.write, QUESTION), turn.look)
-                elif turn.is_patient:
+                    ask = partial(_write, stream, QUESTION)
+                    answer = _terminal.read_line(source, ask, turn.look)
+                elif in_main_thread and self.timeout is None:  # it can be left alone with it
                     answer = source(QUESTION)
                 else:
                     answer = _terminal.call_input(source, QUESTION, turn.look)
@@ -131,7 +133,7 @@ class CLIChannel(ApprovalChannel):
             text = str.__str__(answer).strip()
             if text.lower() != "v" or not banner.is_cut:
                 return text
-            screen.page(banner.everything())
+            _page(stream, banner.everything())
 
     def _stream_for(self, source: Source) -> AbstractContextManager[TextIO]:
         """Where the question is seen by whoever answers it."""
@@ -146,81 +148,74 @@ class CLIChannel(ApprovalChannel):
         no = _NO.match(text)
         return Decision(False, text[no.end() if no else 0 :] or None, self.name)
 
+    def _unanswered(self, why: Unanswered) -> Decision:
+        return Decision(False, str(why), self.name, unanswered=True)
 
-class _Screen:
-    """A stream that a person looks at."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+def _write(stream: Any, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
+        raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
 
-    def banner(self, action: Action) -> Banner:
-        """The request, laid out for the window as it is now."""
-        columns, rows = _terminal.window(self._stream)
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        if os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream):
-            encoding = "ascii"
-        return Banner(action, columns, rows, encoding)
 
-    def write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
-            raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
+def _end(stream: Any, text: str) -> None:
+    """Write the last line; by now it is decided, so a failure changes nothing."""
+    with suppress(Unanswered):
+        _write(stream, f"{text}\n")
 
-    def end(self, text: str) -> None:
-        """Write the last line; by now it is decided, so a failure changes nothing."""
-        with suppress(Unanswered):
-            self.write(f"{text}\n")
 
-    def page(self, text: str) -> None:
-        """Show a long text, in a pager if all of it goes to a terminal."""
-        if all(map(_terminal.is_terminal, (sys.stdin, sys.stdout, self._stream))):
-            import pydoc
+def _page(stream: Any, text: str) -> None:
+    """Show a long text, in a pager if all of it goes to a terminal."""
+    if all(map(_terminal.is_terminal, (sys.stdin, sys.stdout, stream))):
+        import pydoc
 
-            pydoc.pager(text)
-        else:
-            self.write(text)
+        pydoc.pager(text)
+    else:
+        _write(stream, text)
 
 
 class _Turn:
     """A caller that waits for its turn to ask, and then for the answer."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self.deadline = None if timeout is None else monotonic() + timeout
-        #: Whether nobody waits for the answer any more.
+        self._timeout = math.inf if timeout is None else timeout
+        self._deadline = monotonic() + self._timeout
+        #: Tells whether nobody waits for the answer any more.
         self.has_gone = waiter.has_gone
-        #: Whether it can be left alone with an input function until that returns.
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        self.is_patient = in_main_thread and timeout is None
-        #: Whether Ctrl-C passes it by: that reaches the main thread and its tasks only.
-        self.is_deaf = not (in_main_thread or waiter.in_main_thread)
-        #: Set when it has the turn, or need not wait for it any more.
-        self.called = threading.Event()
-        #: Whether Ctrl-C was pressed.
-        self.interrupted: Callable[[], bool] = lambda: False
+        #: Tells whether Ctrl-C was pressed at this question, and how many questions it had ended.
+        self.hears_ctrl_c: Callable[[], bool] = lambda: False
+        self._interrupts = _line.interrupts
+
+    def left(self) -> float:
+        """How many seconds `threading` may wait."""
+        return min(max(self._deadline - monotonic(), 0), threading.TIMEOUT_MAX)
 
     def look(self) -> None:
         """Raise if the question does not stand any more."""
-        if self.interrupted():
+        # Ctrl-C that ended an earlier question ends this one, too: no signal reaches its thread.
+        is_over = self._interrupts < _line.interrupts and not waiter.in_main_thread
+        if is_over or self.hears_ctrl_c():
             raise KeyboardInterrupt
         if self.has_gone():
             raise Unanswered(WITHDRAWN)
-        if self.deadline is not None and monotonic() >= self.deadline:
+        if not self.left():
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
 
 
 class _Line:
-    """Who waits for the one prompt of this process, in order; the first has the turn."""
+    """Who waits for the one prompt of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may ask
+        self._prompt = threading.Lock()
         self._turns: list[_Turn] = []
+        #: How many questions Ctrl-C has ended.
+        self.interrupts = 0
 
     def waiting(self) -> int:
-        """How many stand behind the first."""
-        return sum(not turn.has_gone() for turn in self._turns[1:])
+        """How many wait for the one that is asked."""
+        return sum(not turn.has_gone() for turn in self._turns) - 1
 
     @contextmanager
     def place(self, turn: _Turn) -> Iterator[None]:
@@ -228,27 +223,18 @@ class _Line:
         if _asking.get():  # it would wait for itself to get out of the way
             raise Unanswered("it was asked for in the middle of another question")
         token = _asking.set(True)
+        self._turns.append(turn)
         try:
-            with self._lock:
-                self._turns.append(turn)
-                self._turns[0].called.set()
-            turn.called.wait(None if turn.deadline is None else turn.deadline - monotonic())
-            turn.look()
-            yield
+            while not self._prompt.acquire(timeout=turn.left()):
+                turn.look()
+            try:
+                turn.look()
+                yield
+            finally:
+                self._prompt.release()
         finally:
-            with self._lock:
-                self._turns.remove(turn)
-                if self._turns:
-                    self._turns[0].called.set()
+            self._turns.remove(turn)
             _asking.reset(token)
-
-    def interrupt(self) -> None:
-        """Ctrl-C ended a question: it ends the wait of those whom no signal reaches, too."""
-        with self._lock:
-            for turn in self._turns[1:]:
-                if turn.is_deaf:
-                    turn.interrupted = lambda: True
-                    turn.called.set()
 
 
 _line = _Line()
