@@ -60,7 +60,8 @@ class Banner:
         summary = " ".join(" ".join(takewhile(str.strip, self._about)).split())
         tool = self._fit(escape(action.tool_name), " Tool: ", 2)
         about = self._fit(escape(summary), " About: ", 3) if summary else []
-        head, end = self._head(), [self._rule]
+        title = self._fit(self._drawn("🛑 actionguard — approval required"))
+        head, end = [self._rule, *title, self._rule], [self._rule]
         known = self._fit(f"{earlier}.") if earlier else []
         known += self._fit(f"{waiting:,} more waiting") if waiting else []
         hint = self._fit(f"{_HINT}; v shows all")
@@ -82,8 +83,7 @@ class Banner:
         tool = self._fit(escape(self._action.tool_name), " Tool: ")
         text = "\n".join(map(escape, self._about))
         about = self._fit(text, " About: ") if text else []
-        arguments = self._arguments(_NO_LIMIT)
-        return "\n".join([*self._head(), *tool, *about, " Args:", *arguments, self._rule, ""])
+        return "\n".join([*tool, *about, " Args:", *self._arguments(_NO_LIMIT), ""])
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""
@@ -92,10 +92,6 @@ class Banner:
             said = self._drawn("⛔ not approved" if decision.unanswered else "⛔ denied")
             said += f": {escape(decision.comment)}" if decision.comment else ""
         return "\n" * decision.unanswered + "\n".join(self._fit(said))
-
-    def _head(self) -> list[str]:
-        title = self._fit(self._drawn("🛑 actionguard — approval required"))
-        return [self._rule, *title, self._rule]
 
     def _arguments(self, room: int) -> list[str]:
         count = len(self._action.args)
@@ -135,7 +131,11 @@ class Banner:
         text = self._sayable(text)
         begin, end = 0, -1
         while end < len(text):
-            end = _reach(text, begin, self._width - len(first))
+            end, cells = begin, self._width - len(first)
+            # Terminals differ in what takes two cells; but a line that wraps may be forged.
+            while text[end : end + 1] not in ("", "\n") and cells > 1:
+                cells -= 1 if text[end].isascii() else 2
+                end += 1
             is_row = text[end : end + 1] in ("", "\n")
             if not is_row:
                 end = text.rfind(" ", (begin + end) // 2, end) + 1 or end
@@ -156,15 +156,3 @@ def _argument(name: str, value: object) -> str:
         rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
         return "\n".join([f"{label(name)} =", *map(escape, rows)])
     return f"{label(name)} = {show(value)}"
-
-
-def _reach(text: str, start: int, cells: int) -> int:
-    """How far one gets in the row of the text with so many cells of a terminal."""
-    end = start
-    # Terminals differ in what takes two cells; but a line that wraps may be forged.
-    while text[end : end + 1] not in ("", "\n"):
-        cells -= 1 if text[end].isascii() else 2
-        if cells < 0:
-            break
-        end += 1
-    return end

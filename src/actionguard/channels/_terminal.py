@@ -87,61 +87,52 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
         look: Called until there is an answer.
 
     Raises:
-        Unanswered: There will be no answer.
         EOFError: The input ended.
+        OSError: The terminal hung up.
     """
     import termios
 
-    try:
-        while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
-            look()
-            termios.tcflush(descriptor, termios.TCIFLUSH)
-        termios.tcflush(descriptor, termios.TCIFLUSH)  # `select` does not see half a line
-        ask()
-        line = b""
-        while not line.endswith((b"\n", b"\r")):
-            is_ready = select.select([descriptor], [], [], GLANCE)[0]
-            look()  # before reading: the keys may be for who goes on in place of the question
-            if is_ready:
-                # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-                keys = os.read(descriptor, 4096)
-                if not keys:
-                    raise EOFError
-                line += keys
-    except (OSError, termios.error) as error:  # hung up
-        raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from error
+    while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
+        look()
+        termios.tcflush(descriptor, termios.TCIFLUSH)
+    termios.tcflush(descriptor, termios.TCIFLUSH)  # `select` does not see half a line
+    ask()
+    line = b""
+    while not line.endswith((b"\n", b"\r")):
+        is_ready = select.select([descriptor], [], [], GLANCE)[0]
+        look()  # before reading: the keys may be for who goes on in place of the question
+        if is_ready:
+            # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
+            keys = os.read(descriptor, 4096)
+            if not keys:
+                raise EOFError
+            line += keys
     return line.decode(errors="replace")
 
 
-_left_behind: threading.Thread | None = None
+#: Where an input function was called last; it may be there still, though nobody waits for it.
+_reader = threading.Thread()
 
 
 def wait_for_reader(look: Look) -> None:
-    """Wait for an input function whose question was withdrawn: it would take the next answer."""
-    while _left_behind and _left_behind.is_alive():
+    """Wait until no input function is at work: it would take the next answer."""
+    while _reader.is_alive():
         look()
-        _left_behind.join(GLANCE)
+        _reader.join(GLANCE)
 
 
 def call_input(function: Input, question: str, look: Look) -> str:
     """What an input function answers; in a thread, which is left behind if `look` raises."""
-    global _left_behind
-    is_replaced = function is builtins.input
-    thread, outcome = start_thread(partial(function, question))
+    global _reader
+    _reader, outcome = start_thread(partial(function, question))
     try:
-        while thread.is_alive():
-            look()
-            if is_replaced and builtins.input is not function:
-                # A notebook removes the box of a cell that is over. Each cell has its own `input`.
-                raise Unanswered(WITHDRAWN)  # noqa: TRY301
-            thread.join(GLANCE)
+        wait_for_reader(look)
     except BaseException:
-        _left_behind = thread
-        if is_replaced:  # a notebook's would wait for ever
+        if function is builtins.input:  # a notebook's would wait for ever
             import ctypes
 
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-            raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
+            raise_in(ctypes.c_ulong(_reader.ident or 0), ctypes.py_object(KeyboardInterrupt))
         raise
     return outcome.result()
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from functools import partial
 from time import monotonic
 from typing import Any, TextIO
@@ -128,9 +127,7 @@ class CLIChannel(ApprovalChannel):
             except NotImplementedError:
                 raise Unanswered("this front end takes no input") from None
             turn.look()
-            if not isinstance(answer, str):
-                raise TypeError(f"input_fn must return a str, not {show(answer)}")
-            text = str.__str__(answer).strip()
+            text = str.__str__(answer).strip()  # a TypeError if it is no text
             if text.lower() != "v" or not banner.is_cut:
                 return text
             _page(stream, banner.everything())
@@ -153,16 +150,13 @@ class CLIChannel(ApprovalChannel):
 
 
 def _write(stream: Any, text: str) -> None:
-    try:
-        stream.write(text)
-        stream.flush()
-    except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
-        raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
+    stream.write(text)
+    stream.flush()
 
 
 def _end(stream: Any, text: str) -> None:
     """Write the last line; by now it is decided, so a failure changes nothing."""
-    with suppress(Unanswered):
+    with suppress(AttributeError, OSError, ValueError):  # there may be no stderr
         _write(stream, f"{text}\n")
 
 
@@ -182,6 +176,7 @@ class _Turn:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = math.inf if timeout is None else timeout
         self._deadline = monotonic() + self._timeout
+        self.thread = threading.get_ident()
         #: Tells whether nobody waits for the answer any more.
         self.has_gone = waiter.has_gone
         #: Tells whether Ctrl-C was pressed at this question, and how many questions it had ended.
@@ -220,9 +215,8 @@ class _Line:
     @contextmanager
     def place(self, turn: _Turn) -> Iterator[None]:
         """Wait for the turn, and pass it on in the end."""
-        if _asking.get():  # it would wait for itself to get out of the way
+        if any(other.thread == turn.thread for other in self._turns):  # it waits for itself
             raise Unanswered("it was asked for in the middle of another question")
-        token = _asking.set(True)
         self._turns.append(turn)
         try:
             while not self._prompt.acquire(timeout=turn.left()):
@@ -234,12 +228,9 @@ class _Line:
                 self._prompt.release()
         finally:
             self._turns.remove(turn)
-            _asking.reset(token)
 
 
 _line = _Line()
-#: Whether this context waits for an answer already.
-_asking: ContextVar[bool] = ContextVar("actionguard_asking", default=False)
 if hasattr(os, "register_at_fork"):
     # Those who wait are threads of the parent; what this thread was asking, the parent still asks.
     os.register_at_fork(after_in_child=_line.__init__)  # type: ignore[misc]
