@@ -559,7 +559,7 @@ class Person:
 
 async def in_line(count: int) -> None:
     """Wait until so many wait, the one included that is asked."""
-    while len(cli._line._turns) < count:
+    while len(cli._turns) != count:
         await asyncio.sleep(0.005)
 
 
@@ -606,7 +606,7 @@ def test_cancelled_in_the_line() -> None:
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
-        assert cli._line.waiting() == 1
+        await in_line(2)
         assert await person.aanswer("y") == "first"
         assert await person.aanswer("n") == "third"
         assert ((await first).approved, (await third).approved) == (True, False)

@@ -176,7 +176,7 @@ CTRL_C_PROGRAMS = {
         def ask_while_another_waits(question):
             thread = threading.Thread(target=ask, args=(refund,))
             thread.start()
-            while len(cli._line._turns) < 2: time.sleep(0.01)
+            while len(cli._turns) < 2: time.sleep(0.01)
             print(question, end="", file=sys.stderr, flush=True)
             return sys.stdin.readline()
         from actionguard.channels import cli

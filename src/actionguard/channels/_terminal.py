@@ -56,21 +56,19 @@ def person() -> int | Input:
 
 def is_terminal(stream: object) -> bool:
     """Whether a person sees what is written there."""
-    try:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):
-        return False
+    return False
 
 
 def window(stream: TextIO) -> tuple[int, int | None, str]:
     """Columns, rows (None where there is no window) and encoding of what the stream can show."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         size = os.get_terminal_size(stream.fileno())
-    except (AttributeError, OSError, ValueError):
-        return 80, None, encoding
-    encoding = "ascii" if os.environ.get("TERM") == "dumb" else encoding
-    return size.columns or 80, size.lines or 24, encoding  # a terminal may not know its size
+        encoding = "ascii" if os.environ.get("TERM") == "dumb" else encoding
+        return size.columns or 80, size.lines or 24, encoding  # a terminal may not know its size
+    return 80, None, encoding
 
 
 # --- answers ---------------------------------------------------------------------------------

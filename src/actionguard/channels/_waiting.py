@@ -127,9 +127,8 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Future[T]) -> T:
         try:
             return loop.run_until_complete(task)
         finally:
-            leftovers = asyncio.all_tasks(loop)
-            for leftover in leftovers:
+            for leftover in asyncio.all_tasks(loop):
                 leftover.cancel()
-            if leftovers:  # bounded: a task can refuse to be cancelled
-                loop.run_until_complete(asyncio.wait(leftovers, timeout=1))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.create_task(loop.shutdown_asyncgens())
+            # Bounded: a task can refuse to be cancelled.
+            loop.run_until_complete(asyncio.wait(asyncio.all_tasks(loop), timeout=1))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TextIO
 
 from actionguard._values import show
@@ -22,7 +22,7 @@ from actionguard.channels.base import ApprovalChannel, seconds, waiter
 from actionguard.core import Action, Decision
 
 #: What a comment need not repeat: "no, wrong customer", but not "no refunds on Sundays".
-_NO = re.compile(r"no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
+_NO = re.compile(r"^no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
 
 #: Who answers: the descriptor of a terminal, or an input function.
 Source = int | Input
@@ -84,7 +84,7 @@ class CLIChannel(ApprovalChannel):
         # Async callers need no other form of this: the thread that asks for them knows of them.
         turn = _Turn(self.timeout)
         try:
-            with _line.place(turn):
+            with _in_line(turn):
                 return self._ask(action, turn)
         except Unanswered as why:
             return self._unanswered(why)
@@ -103,7 +103,7 @@ class CLIChannel(ApprovalChannel):
             except Unanswered as why:
                 decision = self._unanswered(why)
             except KeyboardInterrupt:
-                _line.interrupts += 1
+                _Turn.interrupts += 1
                 _end(stream, "")
                 raise
             _end(stream, banner.outcome(decision))
@@ -113,7 +113,7 @@ class CLIChannel(ApprovalChannel):
         _terminal.wait_for_reader(turn.look)
         in_main_thread = threading.current_thread() is threading.main_thread()
         while True:
-            _write(stream, banner.request(_line.waiting()))
+            _write(stream, banner.request(len(_turns) - 1))
             try:
                 if isinstance(source, int):
                     ask = partial(_write, stream, QUESTION)
@@ -142,8 +142,7 @@ class CLIChannel(ApprovalChannel):
     def _decision(self, text: str) -> Decision:
         if text.lower() in ("y", "yes"):
             return Decision(True, source=self.name)
-        no = _NO.match(text)
-        return Decision(False, text[no.end() if no else 0 :] or None, self.name)
+        return Decision(False, _NO.sub("", text) or None, self.name)
 
     def _unanswered(self, why: Unanswered) -> Decision:
         return Decision(False, str(why), self.name, unanswered=True)
@@ -173,64 +172,47 @@ def _page(stream: Any, text: str) -> None:
 class _Turn:
     """A caller that waits for its turn to ask, and then for the answer."""
 
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = math.inf if timeout is None else timeout
-        self._deadline = monotonic() + self._timeout
-        self.thread = threading.get_ident()
-        #: Tells whether nobody waits for the answer any more.
-        self.has_gone = waiter.has_gone
-        #: Tells whether Ctrl-C was pressed at this question, and how many questions it had ended.
-        self.hears_ctrl_c: Callable[[], bool] = lambda: False
-        self._interrupts = _line.interrupts
+    #: How many questions Ctrl-C has ended.
+    interrupts = 0
 
-    def left(self) -> float:
-        """How many seconds `threading` may wait."""
-        return min(max(self._deadline - monotonic(), 0), threading.TIMEOUT_MAX)
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._deadline = math.inf if timeout is None else monotonic() + timeout
+        self._has_gone = waiter.has_gone
+        self._interrupts = _Turn.interrupts
+        #: Tells whether Ctrl-C was pressed at this question.
+        self.hears_ctrl_c: Callable[[], bool] = lambda: False
+        self.thread = threading.get_ident()
 
     def look(self) -> None:
         """Raise if the question does not stand any more."""
         # Ctrl-C that ended an earlier question ends this one, too: no signal reaches its thread.
-        is_over = self._interrupts < _line.interrupts and not waiter.in_main_thread
+        is_over = self._interrupts < _Turn.interrupts and not waiter.in_main_thread
         if is_over or self.hears_ctrl_c():
             raise KeyboardInterrupt
-        if self.has_gone():
+        if self._has_gone():
             raise Unanswered(WITHDRAWN)
-        if not self.left():
+        if monotonic() >= self._deadline:
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
 
 
-class _Line:
-    """Who waits for the one prompt of this process."""
-
-    def __init__(self) -> None:
-        self._prompt = threading.Lock()
-        self._turns: list[_Turn] = []
-        #: How many questions Ctrl-C has ended.
-        self.interrupts = 0
-
-    def waiting(self) -> int:
-        """How many wait for the one that is asked."""
-        return sum(not turn.has_gone() for turn in self._turns) - 1
-
-    @contextmanager
-    def place(self, turn: _Turn) -> Iterator[None]:
-        """Wait for the turn, and pass it on in the end."""
-        if any(other.thread == turn.thread for other in self._turns):  # it waits for itself
-            raise Unanswered("it was asked for in the middle of another question")
-        self._turns.append(turn)
-        try:
-            while not self._prompt.acquire(timeout=turn.left()):
-                turn.look()
-            try:
-                turn.look()
-                yield
-            finally:
-                self._prompt.release()
-        finally:
-            self._turns.remove(turn)
+#: Who waits for the one prompt of this process, in order; the first has the turn.
+_turns: list[_Turn] = []
+if hasattr(os, "register_at_fork"):  # they are threads of the parent
+    os.register_at_fork(after_in_child=_turns.clear)
 
 
-_line = _Line()
-if hasattr(os, "register_at_fork"):
-    # Those who wait are threads of the parent; what this thread was asking, the parent still asks.
-    os.register_at_fork(after_in_child=_line.__init__)  # type: ignore[misc]
+@contextmanager
+def _in_line(turn: _Turn) -> Iterator[None]:
+    """Wait for the turn, and pass it on in the end."""
+    if any(other.thread == turn.thread for other in _turns):  # it would wait for itself
+        raise Unanswered("it was asked for in the middle of another question")
+    _turns.append(turn)
+    try:
+        while _turns[0] is not turn:
+            turn.look()
+            sleep(_terminal.GLANCE)
+        turn.look()
+        yield
+    finally:
+        _turns.remove(turn)

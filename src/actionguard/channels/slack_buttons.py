@@ -169,9 +169,8 @@ class SlackButtonsChannel(SlackChannel):
         signed = f"v0:{timestamp}:".encode(errors="replace") + body
         expected = hmac.new(self._signing_secret.encode(), signed, hashlib.sha256).hexdigest()
         signature = given.get("x-slack-signature", "").encode(errors="replace")
-        if not hmac.compare_digest(signature, f"v0={expected}".encode()):
-            return False
-        return abs(time.time() - int(timestamp)) <= _MAX_AGE
+        is_signed = hmac.compare_digest(signature, f"v0={expected}".encode())
+        return is_signed and abs(time.time() - int(timestamp)) <= _MAX_AGE
 
 
 def _without_buttons(message: dict[str, Any], note: str) -> dict[str, Any]:
