@@ -90,10 +90,6 @@ class Terminal:
         """End the program, if it has not, and take the terminal away."""
         self.process.kill()
         self.process.communicate()
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Take the terminal away from the program."""
         for descriptor in (self._keyboard, self.terminal):
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -10,6 +10,7 @@ import functools
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -252,7 +253,7 @@ def test_a_channel_cannot_keep_a_cancellation_to_itself() -> None:
 def test_a_burst_of_waits_does_not_start_its_threads_on_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The loop waits for one new thread and not for a hundred; each gets its own answer."""
+    """The loop starts at most one thread for a hundred waits; each gets its own answer."""
     starters: list[threading.Thread] = []
     start = threading.Thread.start
 
@@ -266,55 +267,35 @@ def test_a_burst_of_waits_does_not_start_its_threads_on_the_loop(
     monkeypatch.setattr(threading.Thread, "start", noted)
 
     assert asyncio.run(main()) == list(range(100))
-    assert starters.count(threading.main_thread()) == 1
-    assert len(starters) == 101
+    assert starters.count(threading.main_thread()) <= 1
+    assert len(starters) >= 100
 
 
-def test_a_wait_that_is_cancelled_in_a_burst_starts_nothing() -> None:
-    """Whoever was cancelled before the question was asked is not asked about; the others are."""
-    asked: list[int] = []
+def test_threads_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no thread left, the caller is told, and does not wait."""
 
-    async def main() -> None:
-        waits = [asyncio.create_task(in_thread(asked.append, n)) for n in range(4)]
-        await asyncio.sleep(0)
-        waits[0].cancel()
-        waits[2].cancel()
-        await asyncio.wait(waits)
-        assert [wait.cancelled() for wait in waits] == [True, False, True, False]
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    asyncio.run(main())
-    assert sorted(asked) == [1, 3]
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        asyncio.run(in_thread(abs, -1))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_thread_that_cannot_start_is_its_own_callers_error(
-    monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
-) -> None:
-    """The call whose thread does not start fails, and those beside it are answered."""
-    attempts: list[threading.Thread] = []
-    start = threading.Thread.start
+def test_async_code_that_outlives_the_main_thread() -> None:
+    """A loop of another thread can still ask when the main thread is over."""
+    program = """
+import asyncio, threading
+from actionguard.channels._waiting import in_thread
+def work():
+    threading.main_thread().join()
+    print(asyncio.run(in_thread(abs, -7)))
+threading.Thread(target=work).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
-    def limited(thread: threading.Thread) -> None:
-        attempts.append(thread)
-        if len(attempts) == failing + 1:
-            raise error
-        start(thread)
-
-    async def main() -> list[object]:
-        waits = (in_thread(abs, -n) for n in range(1, 4))
-        return await asyncio.gather(*map(caught, waits))
-
-    monkeypatch.setattr(threading.Thread, "start", limited)
-
-    assert asyncio.run(main()) == [error if n == failing else n for n in range(1, 4)]
-
-
-async def caught(wait: Awaitable[object]) -> object:
-    try:
-        return await wait
-    except BaseException as raised:
-        return raised
+    assert (done.stdout, done.stderr) == (b"7\n", b"")
 
 
 class Callables:
@@ -385,7 +366,7 @@ def test_ctrl_c_ends_the_wait_and_the_asking(inside: bool) -> None:
 
     def press() -> None:
         """Press Ctrl-C, once the main thread waits."""
-        waits = ("select", "join", "_wait_for_tstate_lock")
+        waits = ("select", "wait")
         main = threading.main_thread().ident
         until(lambda: sys._current_frames()[main].f_code.co_name in waits)
         os.kill(os.getpid(), signal.SIGINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from actionguard._values import cut, escape, label, shares, show
+from actionguard._values import escape, label, shares, show
 from actionguard.channels.base import earlier_line
 from actionguard.core import Action, Decision
 
@@ -17,7 +17,6 @@ _RULE = 62
 #: How many lines a request takes at most where there is no window.
 _MOST_LINES = 120
 _NO_LIMIT = 10**9
-_NAME_LIMIT = 60
 #: The arguments get this many lines at least, if need be in place of the description.
 _FEW_LINES = 4
 
@@ -58,13 +57,14 @@ class Banner:
         """
         self.is_cut = False
         action, earlier = self._action, earlier_line(self._action)
-        summary = " ".join(takewhile(str.strip, self._about))
+        summary = " ".join(" ".join(takewhile(str.strip, self._about)).split())
         tool = self._fit(escape(action.tool_name), " Tool: ", 2)
-        about = self._fit(escape(" ".join(summary.split())), " About: ", 3) if summary else []
-        head, end = self._head(), [self._rule]
-        known = self._lines(f"{earlier}.") if earlier else []
-        known += self._lines(f"{waiting:,} more waiting") if waiting else []
-        hint = self._lines(f"{_HINT}; v shows all")
+        about = self._fit(escape(summary), " About: ", 3) if summary else []
+        title = self._fit(self._drawn("🛑 actionguard — approval required"))
+        head, end = [self._rule, *title, self._rule], [self._rule]
+        known = self._fit(f"{earlier}.") if earlier else []
+        known += self._fit(f"{waiting:,} more waiting") if waiting else []
+        hint = self._fit(f"{_HINT}; v shows all")
         room = self._room - len(tool) - 1
         # In a small window, the arguments come first.
         for part in (end, known, hint, head, about):
@@ -74,87 +74,74 @@ class Banner:
             room -= len(part)
         arguments = self._arguments(max(room, 1))
         if hint and not self.is_cut:
-            hint = self._lines(_HINT)
+            hint = self._fit(_HINT)
         parts = ["", *head, *tool, *about, " Args:", *arguments, *end, *known, *hint]
         return "\n".join([*parts, ""])
 
     def everything(self) -> str:
         """All of the request, for a pager."""
-        tool = self._fit(escape(self._action.tool_name), " Tool: ", _NO_LIMIT)
+        tool = self._fit(escape(self._action.tool_name), " Tool: ")
         text = "\n".join(map(escape, self._about))
-        about = self._fit(text, " About: ", _NO_LIMIT) if text else []
-        arguments = self._arguments(_NO_LIMIT)
-        return "\n".join([*self._head(), *tool, *about, " Args:", *arguments, self._rule, ""])
+        about = self._fit(text, " About: ") if text else []
+        return "\n".join([*tool, *about, " Args:", *self._arguments(_NO_LIMIT), ""])
 
     def outcome(self, decision: Decision) -> str:
         """What became of the request, for the line after the answer."""
-        said = "✅ approved"
+        said = self._drawn("✅ approved")
         if not decision.approved:
-            said = "⛔ not approved" if decision.unanswered else "⛔ denied"
+            said = self._drawn("⛔ not approved" if decision.unanswered else "⛔ denied")
             said += f": {escape(decision.comment)}" if decision.comment else ""
-        return "\n" * decision.unanswered + "\n".join(self._lines(said))
-
-    def _head(self) -> list[str]:
-        title = self._lines("🛑 actionguard — approval required")
-        return [self._rule, *title, self._rule]
-
-    def _lines(self, text: str) -> list[str]:
-        return [line for line, _ in self._wrap(self._drawn(text), " ", "    ")]
+        return "\n" * decision.unanswered + "\n".join(self._fit(said))
 
     def _arguments(self, room: int) -> list[str]:
         count = len(self._action.args)
         if not count:
             return ["    (none)"]
-        shown = list(islice(self._action.args.items(), count if count <= room else room - 1))
-        left = count - len(shown)
-        texts = [_argument(*item, in_rows=True) for item in shown]
+        texts = [_argument(*item) for item in islice(self._action.args.items(), room)]
         needs = [len(list(islice(self._rows(text, "    "), room + 1))) for text in texts]
+        # One that is cut takes two lines, and those that are left out take one.
+        while sum(min(need, 2) for need in needs) > room - (len(needs) < count):
+            needs.pop()
+        left = count - len(needs)
         lines = []
-        for item, text, need, share in zip(
-            shown, texts, needs, shares(needs, room - bool(left)), strict=True
-        ):
-            in_rows = share == need or share > _FEW_LINES
-            lines += self._fit(text if in_rows else _argument(*item, in_rows=False), "    ", share)
+        for text, share in zip(texts, shares(needs, room - bool(left)), strict=False):
+            lines += self._fit(text, "    ", share)
         if left:
             self.is_cut = True
             lines.append(f"    {self._drawn('…')} {left:,} more")
         return lines
 
-    def _fit(self, text: str, first: str, room: int) -> list[str]:
+    def _fit(self, text: str, first: str = " ", room: int = _NO_LIMIT) -> list[str]:
         """The text in at most so many lines; if it is too long, the last says what is left out."""
-        text = self._sayable(text)
         rows = list(islice(self._rows(text, first), room + 1))
-        if len(rows) <= room:
-            return [line for line, _ in rows]
-        self.is_cut = True
-        if room == 1:
-            note = self._drawn(f" … {len(text):,} characters")[: self._width - len(first) - 3]
-            return [first + text[: _reach(text, 0, self._width - len(first + note))] + note]
-        left = text[rows[room - 2][1] :]
-        is_whole = left.startswith("\n")  # the last line that is shown
-        number = f"{left.count(left[0]):,} lines" if is_whole else f"{len(left):,} characters"
-        note = self._drawn(f"      … {number} left out")[: self._width]
-        return [*(line for line, _ in rows[: room - 1]), note]
+        lines = [line for line, _ in rows]
+        if len(rows) > room:
+            self.is_cut = True
+            left = self._sayable(text)[rows[room - 2][1] :]
+            is_whole = left.startswith("\n")  # the last line that is shown
+            number = f"{left.count(left[0]):,} lines" if is_whole else f"{len(left):,} characters"
+            lines[room - 1 :] = [self._drawn(f"      … {number} left out")[: self._width]]
+        return lines
 
     def _rows(self, text: str, first: str) -> Iterator[tuple[str, int]]:
-        """The lines of a text of one row or several, each marked as what it continues."""
-        start = 0
-        for row in text.split("\n"):
-            for line, end in self._wrap(row, first, self._drawn("      ┆ ")):
-                yield line, start + end
-            first, start = self._drawn("      │ "), start + len(row) + 1
+        """Lines that the terminal need not wrap, and where in the text each ends.
 
-    def _wrap(self, text: str, first: str, rest: str) -> Iterator[tuple[str, int]]:
-        """Lines that the terminal need not wrap, and where in the text each ends."""
-        text, begin = self._sayable(text), 0
-        while True:
-            end = _reach(text, begin, self._width - len(first))
-            if end < len(text):
+        Those that continue a row of the text are marked, and so are those that begin its next one.
+        """
+        text = self._sayable(text)
+        begin, end = 0, -1
+        while end < len(text):
+            end, cells = begin, self._width - len(first)
+            # Terminals differ in what takes two cells; but a line that wraps may be forged.
+            while text[end : end + 1] not in ("", "\n") and cells > 1:
+                cells -= 1 if text[end].isascii() else 2
+                end += 1
+            is_row = text[end : end + 1] in ("", "\n")
+            if not is_row:
                 end = text.rfind(" ", (begin + end) // 2, end) + 1 or end
             yield first + text[begin:end], end
-            if end == len(text):
-                return
-            first, begin = rest, end
+            begin = end + is_row
+            first = self._drawn("      │ " if is_row else "      ┆ ")
 
     def _drawn(self, text: str) -> str:
         return text.translate(_ASCII) if self._plain else text
@@ -163,19 +150,9 @@ class Banner:
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
-def _argument(name: str, value: object, *, in_rows: bool) -> str:
-    """An argument; if there is room, a text of several lines in as many rows."""
-    name = cut(label(name), _NAME_LIMIT)
-    if in_rows and type(value) is str and "\n" in value.strip("\n"):
+def _argument(name: str, value: object) -> str:
+    """An argument; a text of several lines in as many rows."""
+    if type(value) is str and "\n" in value.strip("\n"):
         rows = value.replace("\\", "\\\\").split("\n")  # its backslashes as in a repr
-        return "\n".join([f"{name} =", *map(escape, rows)])
-    return f"{name} = {show(value)}"
-
-
-def _reach(text: str, start: int, cells: int) -> int:
-    """How far one gets in the text with so many cells of a terminal."""
-    end = start
-    # Terminals differ in what takes two cells; but a line that wraps may be forged.
-    while end < len(text) and (cells := cells - (1 if text[end].isascii() else 2)) >= 0:
-        end += 1
-    return end
+        return "\n".join([f"{label(name)} =", *map(escape, rows)])
+    return f"{label(name)} = {show(value)}"

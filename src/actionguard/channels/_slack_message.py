@@ -18,7 +18,7 @@ from actionguard.core import Action
 _TEXT_LIMIT = 40_000
 _SECTION_LIMIT = 3_000
 _BLOCKS_LIMIT = 9_000
-_LEAST = 100  # for each argument; those for which it is not left are only counted
+_MOST_ARGS = 80  # so that 100 characters are left for each; further ones are only counted
 _TITLE = "Approval required"
 
 
@@ -31,27 +31,26 @@ def message(action: Action, until: str) -> dict[str, Any]:
     `text` no `mrkdwn`, no `parse`, and no `link_names`.
     """
     # Shown once: an object's own repr might say something else the second time.
-    some = islice(action.args.items(), _TEXT_LIMIT // _LEAST)
-    args = [f"  {label(name)} = {show(value)}" for name, value in some]
+    args = [f"  {label(n)} = {show(v)}" for n, v in islice(action.args.items(), _MOST_ARGS)]
+    more = len(action.args) - len(args)
     about = " ".join((action.tool_description or "").split())
+    request = [
+        f"Tool: {escape(action.tool_name)}",
+        earlier_line(action),
+        about and f"About: {escape(about)}",
+        "Args:" if args else "Args: none",
+        *args,
+        more and f"... and {more:,} more arguments",
+        f"Id: {escape(action.id)}",
+        until,
+    ]
+    shown = [str(line) for line in request if line]
 
     def lines(literal: Callable[[str], str], room: int, longest: int) -> list[str]:
         """The request, `room` characters at most and `longest` a line, stating what was cut."""
-        shown_args = args[: room // _LEAST - 7]  # there are so many other lines
-        more = len(action.args) - len(shown_args)
-        shown = [
-            f"Tool: {escape(action.tool_name)}",
-            earlier_line(action) or "",
-            about and f"About: {escape(about)}",
-            "Args:" if args else "Args: none",
-            *shown_args,
-            f"... and {more:,} more arguments" if more else "",
-            f"Id: {escape(action.id)}",
-            until,
-        ]
         sizes = [min(len(literal(line[:longest])) + 1, longest) for line in shown]
         fair = shares(sizes, room)
-        return [_fit(line, literal, n - 1) for line, n in zip(shown, fair, strict=True) if line]
+        return [_fit(line, literal, n - 1) for line, n in zip(shown, fair, strict=True)]
 
     room = _TEXT_LIMIT - len(_TITLE) - 1
     sections = [""]

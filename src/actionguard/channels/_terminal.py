@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from actionguard.channels.base import outcome_of, start_thread, waiter
+from actionguard.channels.base import start_thread, waiter
 
 #: Seconds after which a reader looks whether its question still stands.
 GLANCE = 0.1
@@ -34,9 +34,8 @@ class Unanswered(Exception):
 
 def person() -> int | Input:
     """Who answers: the descriptor of the terminal at stdin, or `input` where it has to do."""
-    owner = getattr(builtins.input, "__self__", None)
-    # The prompt of Python 3.13 has one that belongs to its own lines.
-    if owner is not builtins and type(owner).__module__ != "_pyrepl.readline":
+    # Of the builtin, or of the prompt of Python 3.13, which belongs to its own lines.
+    if getattr(builtins.input, "__module__", None) not in ("builtins", "_pyrepl.readline"):
         return builtins.input  # a notebook, or a test, replaced it
     if not is_terminal(sys.stdin):
         raise Unanswered(
@@ -57,19 +56,19 @@ def person() -> int | Input:
 
 def is_terminal(stream: object) -> bool:
     """Whether a person sees what is written there."""
-    try:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):
-        return False
+    return False
 
 
-def window(stream: TextIO) -> tuple[int, int | None]:
-    """Columns and rows of the stream's window; no rows where there is no window."""
-    try:
+def window(stream: TextIO) -> tuple[int, int | None, str]:
+    """Columns, rows (None where there is no window) and encoding of what the stream can show."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         size = os.get_terminal_size(stream.fileno())
-    except (AttributeError, OSError, ValueError):
-        return 80, 24 if is_terminal(stream) else None
-    return size.columns or 80, size.lines or 24  # a terminal may not know its size
+        encoding = "ascii" if os.environ.get("TERM") == "dumb" else encoding
+        return size.columns or 80, size.lines or 24, encoding  # a terminal may not know its size
+    return 80, None, encoding
 
 
 # --- answers ---------------------------------------------------------------------------------
@@ -86,65 +85,54 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
         look: Called until there is an answer.
 
     Raises:
-        Unanswered: There will be no answer.
         EOFError: The input ended.
+        OSError: The terminal hung up.
     """
     import termios
 
-    try:
+    while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
+        look()
         termios.tcflush(descriptor, termios.TCIFLUSH)
-        while select.select([descriptor], [], [], _PAUSE)[0]:  # the rest of a paste arrives
-            look()
-            termios.tcflush(descriptor, termios.TCIFLUSH)
-        termios.tcflush(descriptor, termios.TCIFLUSH)  # `select` does not see half a line
-        ask()
-        line = b""
-        while not line.endswith((b"\n", b"\r")):
-            is_ready = select.select([descriptor], [], [], GLANCE)[0]
-            look()  # before reading: the keys may be for who goes on in place of the question
-            if is_ready:
-                # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-                keys = os.read(descriptor, 4096)
-                if not keys:
-                    raise EOFError
-                line += keys
-    except (OSError, termios.error) as error:  # hung up
-        raise Unanswered(f"standard input cannot be read ({type(error).__name__})") from error
+    termios.tcflush(descriptor, termios.TCIFLUSH)  # `select` does not see half a line
+    ask()
+    line = b""
+    while not line.endswith((b"\n", b"\r")):
+        is_ready = select.select([descriptor], [], [], GLANCE)[0]
+        look()  # before reading: the keys may be for who goes on in place of the question
+        if is_ready:
+            # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
+            keys = os.read(descriptor, 4096)
+            if not keys:
+                raise EOFError
+            line += keys
     return line.decode(errors="replace")
 
 
-_left_behind: threading.Thread | None = None
+#: Where an input function was called last; it may be there still, though nobody waits for it.
+_reader = threading.Thread()
 
 
 def wait_for_reader(look: Look) -> None:
-    """Wait for an input function whose question was withdrawn: it would take the next answer."""
-    while _left_behind and _left_behind.is_alive():
+    """Wait until no input function is at work: it would take the next answer."""
+    while _reader.is_alive():
         look()
-        _left_behind.join(GLANCE)
+        _reader.join(GLANCE)
 
 
 def call_input(function: Input, question: str, look: Look) -> str:
     """What an input function answers; in a thread, which is left behind if `look` raises."""
-    global _left_behind
-    outcome: list[Callable[[], str]] = []
-    is_replaced = function is builtins.input
-    thread = start_thread(lambda: outcome.append(outcome_of(partial(function, question))))
+    global _reader
+    _reader, outcome = start_thread(partial(function, question))
     try:
-        while thread.is_alive():
-            look()
-            if is_replaced and builtins.input is not function:
-                # A notebook removes the box of a cell that is over. Each cell has its own `input`.
-                raise Unanswered(WITHDRAWN)  # noqa: TRY301
-            thread.join(GLANCE)
+        wait_for_reader(look)
     except BaseException:
-        _left_behind = thread
-        if is_replaced:  # a notebook's would wait for ever
+        if function is builtins.input:  # a notebook's would wait for ever
             import ctypes
 
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-            raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
+            raise_in(ctypes.c_ulong(_reader.ident or 0), ctypes.py_object(KeyboardInterrupt))
         raise
-    return outcome[0]()
+    return outcome.result()
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------

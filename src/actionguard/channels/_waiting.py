@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from functools import partial
-from types import CodeType
+from functools import cache, partial
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from actionguard.channels import base
 from actionguard.core import Action, Decision
@@ -33,8 +33,7 @@ async def ask_async(channel: base.ApprovalChannel, action: Action) -> Decision:
 
 async def call(function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
     """Call anybody's function from async code: an async one on this loop, else `in_thread`."""
-    code = getattr(function, "__code__", None)
-    is_async = type(code) is CodeType and code.co_flags & inspect.CO_COROUTINE
+    is_async = inspect.iscoroutinefunction(function)
     answer: Any = function(*args) if is_async else await in_thread(function, *args)
     return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
 
@@ -50,56 +49,44 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     answer ignored.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Callable[[], T]] = loop.create_future()
+    answered: asyncio.Future[Future[T]] = loop.create_future()
     in_main_thread = threading.current_thread() is threading.main_thread()
-    context = contextvars.copy_context()
+    run = partial(contextvars.copy_context().run, function, *args)
 
-    def work() -> T:
+    def work() -> None:
         base.waiter.has_gone = lambda: answered.done() or not loop.is_running()
         base.waiter.in_main_thread = in_main_thread
-        return context.run(function, *args)
+        outcome: Future[T] = Future()
+        base.settle(outcome, run)
+        with suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(answer, outcome)
 
-    jobs = _new_jobs.setdefault(loop, [])
-    jobs.append((answered, work))
-    if len(jobs) == 1:
-        loop.call_soon(lambda: _start(_new_jobs.pop(loop)))
-    return (await answered)()
+    def answer(outcome: Future[T]) -> None:
+        if not answered.done():
+            answered.set_result(outcome)
 
-
-#: Who waits for the outcome of work in a thread, and the work.
-_Job = tuple["asyncio.Future[Callable[[], Any]]", Callable[[], Any]]
-#: What a loop's tasks asked for in this step of it.
-_new_jobs: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Job]] = WeakKeyDictionary()
-
-
-def _start(jobs: list[_Job]) -> None:
-    # Starting a thread means waiting until it runs: a loop that started a thousand by itself would
-    # stand still for a tenth of a second. So it starts one, which starts the others.
-    if len(jobs) > 1:
-        with suppress(RuntimeError):  # no more threads, as each of them will find out
-            base.start_thread(partial(_start_each, jobs))
-            return
-    _start_each(jobs)
+    try:
+        try:
+            await loop.run_in_executor(_starter(), base.start_thread, work)
+        except RuntimeError:  # the main thread is over, so no executor takes work any more
+            base.start_thread(work)
+        return (await answered).result()
+    finally:
+        answered.cancel()  # if it has no answer, nobody waits for one any more
 
 
-def _start_each(jobs: list[_Job]) -> None:
-    for answered, work in jobs:
-        if not answered.done():  # it was not cancelled meanwhile
-            try:
-                base.start_thread(partial(_answer, answered, work))
-            except BaseException as error:  # no more threads, or Ctrl-C
-                _answer(answered, partial(base.raising, error))
+@cache
+def _starter() -> ThreadPoolExecutor:
+    """Starts the threads, one after the other.
+
+    Starting a thread means waiting until it runs: a loop that started a thousand by itself would
+    stand still for a tenth of a second.
+    """
+    return ThreadPoolExecutor(1, "actionguard-starter")
 
 
-def _answer(answered: asyncio.Future[Callable[[], Any]], work: Callable[[], Any]) -> None:
-    outcome = base.outcome_of(work)
-    with suppress(RuntimeError):  # the loop was closed
-        answered.get_loop().call_soon_threadsafe(_settle, answered, outcome)
-
-
-def _settle(answered: asyncio.Future[Callable[[], Any]], outcome: Callable[[], Any]) -> None:
-    if not answered.done():
-        answered.set_result(outcome)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_starter.cache_clear)
 
 
 async def within(seconds: float, work: Awaitable[T]) -> asyncio.Future[T] | None:
@@ -108,7 +95,6 @@ async def within(seconds: float, work: Awaitable[T]) -> asyncio.Future[T] | None
     Unlike `asyncio.wait_for`, this does not wait for work that refuses to be cancelled.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else may
     try:
         await asyncio.wait({task}, timeout=seconds)
         return task if task.done() else None
@@ -124,35 +110,25 @@ def run_sync(answer: Awaitable[T]) -> T:
     # A loop of its own instead of asyncio.run, which would leave the thread without the current
     # loop that the program may have set, and would wait for executor threads that hang.
     loop = asyncio.new_event_loop()
+    task = asyncio.ensure_future(answer, loop=loop)
     if asyncio._get_running_loop() is None:
-        return _run(loop, answer)
-    done: list[Callable[[], T]] = []
-    thread = base.start_thread(lambda: done.append(base.outcome_of(partial(_run, loop, answer))))
+        return _run(loop, task)
+    _, outcome = base.start_thread(partial(_run, loop, task))
     try:
-        thread.join()
+        return outcome.result()
     except BaseException:  # Ctrl-C: nobody waits any more
         with suppress(RuntimeError):  # the loop is closed: it is over already
-            loop.call_soon_threadsafe(_cancel_all, loop)
+            loop.call_soon_threadsafe(task.cancel)
         raise
-    return done[0]()
 
 
-def _run(loop: asyncio.AbstractEventLoop, answer: Awaitable[T]) -> T:
-    async def wind_up() -> None:
-        leftovers = _cancel_all(loop)
-        if leftovers:  # bounded: a task can refuse to be cancelled
-            await asyncio.wait(leftovers, timeout=1)
-        await loop.shutdown_asyncgens()
-
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Future[T]) -> T:
     with closing(loop):
         try:
-            return loop.run_until_complete(answer)
+            return loop.run_until_complete(task)
         finally:
-            loop.run_until_complete(wind_up())
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    tasks = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
-    for task in tasks:
-        task.cancel()
-    return tasks
+            for leftover in asyncio.all_tasks(loop):
+                leftover.cancel()
+            loop.create_task(loop.shutdown_asyncgens())
+            # Bounded: a task can refuse to be cancelled.
+            loop.run_until_complete(asyncio.wait(asyncio.all_tasks(loop), timeout=1))

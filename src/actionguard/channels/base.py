@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 from datetime import datetime, timezone
-from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from actionguard.core import Action, Decision
 
@@ -68,7 +68,7 @@ class _Waiter(threading.local):
     """The async code that the current thread works for, if any."""
 
     #: Whether it is gone: its task was cancelled, or its loop stopped.
-    has_gone: Callable[[], bool] | None = None
+    has_gone: Callable[[], bool] = staticmethod(lambda: False)
     #: Whether its loop runs in the main thread, where asyncio itself acts on Ctrl-C.
     in_main_thread = False
 
@@ -76,26 +76,22 @@ class _Waiter(threading.local):
 waiter = _Waiter()
 
 
-def start_thread(work: Callable[[], object]) -> threading.Thread:
-    """Run work in a daemon thread, with the caller's contextvars."""
+def start_thread(work: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
+    """Run work in a daemon thread, with the caller's contextvars; also returns its outcome."""
+    outcome: Future[T] = Future()
     run = copy_context().run  # by which a notebook's kernel knows the cell
-    thread = threading.Thread(target=run, args=(work,), name="actionguard-approval", daemon=True)
+    thread = threading.Thread(target=run, args=(settle, outcome, work), daemon=True)
+    thread.name = "actionguard-approval"
     thread.start()
-    return thread
+    return thread, outcome
 
 
-def outcome_of(work: Callable[[], T]) -> Callable[[], T]:
-    """Do the work now; returns a function that returns, or raises, what came of it."""
+def settle(outcome: Future[T], work: Callable[[], T]) -> None:
+    """Do the work now, and keep what it returns or raises."""
     try:
-        value = work()
+        outcome.set_result(work())
     except BaseException as error:  # belongs to the waiting caller
-        return partial(raising, error)
-    return lambda: value
-
-
-def raising(error: BaseException) -> NoReturn:
-    """Raise an error where an expression is wanted."""
-    raise error
+        outcome.set_exception(error)
 
 
 # --- what the channels of this library share -------------------------------------------------
@@ -114,15 +110,15 @@ def earlier_line(action: Action) -> str | None:
     if not action.earlier:
         return None
     record = action.earlier[0]
-    if record.get("state") in ("waiting", "running"):
+    if "state" in record:
         return f"The same call is {record['state']}"
     ago = _ago(record)
     if record.get("executed") is False:
         was = "denied" if record.get("approved") is False else "stopped before it ran,"
-        return f"The same call was {was}{ago}"
+        return f"The same call was {was} {ago}"
     if record.get("executed") is None or record.get("error"):
-        return f"The same call failed{ago} and may have gone through"
-    return f"The same call ran{ago}"
+        return f"The same call failed {ago} and may have gone through"
+    return f"The same call ran {ago}"
 
 
 def _ago(record: dict[str, Any]) -> str:
@@ -130,5 +126,5 @@ def _ago(record: dict[str, Any]) -> str:
     age -= (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if age >= 2 * length:
-            return f" {int(age // length)} {unit} ago"
-    return f" {max(int(age), 1)} s ago"
+            return f"{int(age // length)} {unit} ago"
+    return f"{max(int(age), 1)} s ago"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TextIO
 
 from actionguard._values import show
@@ -22,7 +22,7 @@ from actionguard.channels.base import ApprovalChannel, seconds, waiter
 from actionguard.core import Action, Decision
 
 #: What a comment need not repeat: "no, wrong customer", but not "no refunds on Sundays".
-_NO = re.compile(r"no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
+_NO = re.compile(r"^no?\s*(?:[,.:;!-]+(?:\s+|$)|$)", re.IGNORECASE)
 
 #: Who answers: the descriptor of a terminal, or an input function.
 Source = int | Input
@@ -84,40 +84,41 @@ class CLIChannel(ApprovalChannel):
         # Async callers need no other form of this: the thread that asks for them knows of them.
         turn = _Turn(self.timeout)
         try:
-            with _line.place(turn):
+            with _in_line(turn):
                 return self._ask(action, turn)
         except Unanswered as why:
-            return Decision(False, str(why), self.name, unanswered=True)
+            return self._unanswered(why)
 
     def _ask(self, action: Action, turn: _Turn) -> Decision:
         try:
             source = self._input_fn or _terminal.person()
         except Unanswered as why:
             name = ascii(str.__str__(action.tool_name))[1:-1]
-            _Screen(self._stream or sys.stderr).end(f"actionguard: {name} was not approved: {why}")
+            _end(self._stream or sys.stderr, f"actionguard: {name} was not approved: {why}")
             raise
-        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c() as turn.interrupted:
-            screen = _Screen(stream)
+        with self._stream_for(source) as stream, _terminal.hearing_ctrl_c() as turn.hears_ctrl_c:
+            banner = Banner(action, *_terminal.window(stream))
             try:
-                decision = self._decision(self._answer(action, screen, source, turn))
+                decision = self._decision(self._answer(banner, stream, source, turn))
             except Unanswered as why:
-                decision = Decision(False, str(why), self.name, unanswered=True)
+                decision = self._unanswered(why)
             except KeyboardInterrupt:
-                screen.end("")
-                _line.interrupt()
+                _Turn.interrupts += 1
+                _end(stream, "")
                 raise
-            screen.end(screen.banner(action).outcome(decision))
+            _end(stream, banner.outcome(decision))
             return decision
 
-    def _answer(self, action: Action, screen: _Screen, source: Source, turn: _Turn) -> str:
+    def _answer(self, banner: Banner, stream: TextIO, source: Source, turn: _Turn) -> str:
         _terminal.wait_for_reader(turn.look)
+        in_main_thread = threading.current_thread() is threading.main_thread()
         while True:
-            banner = screen.banner(action)
-            screen.write(banner.request(_line.waiting()))
+            _write(stream, banner.request(len(_turns) - 1))
             try:
                 if isinstance(source, int):
-                    answer = _terminal.read_line(source, partial(screen.write, QUESTION), turn.look)
-                elif turn.is_patient:
+                    ask = partial(_write, stream, QUESTION)
+                    answer = _terminal.read_line(source, ask, turn.look)
+                elif in_main_thread and self.timeout is None:  # it can be left alone with it
                     answer = source(QUESTION)
                 else:
                     answer = _terminal.call_input(source, QUESTION, turn.look)
@@ -126,12 +127,10 @@ class CLIChannel(ApprovalChannel):
             except NotImplementedError:
                 raise Unanswered("this front end takes no input") from None
             turn.look()
-            if not isinstance(answer, str):
-                raise TypeError(f"input_fn must return a str, not {show(answer)}")
-            text = str.__str__(answer).strip()
+            text = str.__str__(answer).strip()  # a TypeError if it is no text
             if text.lower() != "v" or not banner.is_cut:
                 return text
-            screen.page(banner.everything())
+            _page(stream, banner.everything())
 
     def _stream_for(self, source: Source) -> AbstractContextManager[TextIO]:
         """Where the question is seen by whoever answers it."""
@@ -143,117 +142,77 @@ class CLIChannel(ApprovalChannel):
     def _decision(self, text: str) -> Decision:
         if text.lower() in ("y", "yes"):
             return Decision(True, source=self.name)
-        no = _NO.match(text)
-        return Decision(False, text[no.end() if no else 0 :] or None, self.name)
+        return Decision(False, _NO.sub("", text) or None, self.name)
+
+    def _unanswered(self, why: Unanswered) -> Decision:
+        return Decision(False, str(why), self.name, unanswered=True)
 
 
-class _Screen:
-    """A stream that a person looks at."""
+def _write(stream: Any, text: str) -> None:
+    stream.write(text)
+    stream.flush()
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
 
-    def banner(self, action: Action) -> Banner:
-        """The request, laid out for the window as it is now."""
-        columns, rows = _terminal.window(self._stream)
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        if os.environ.get("TERM") == "dumb" and _terminal.is_terminal(self._stream):
-            encoding = "ascii"
-        return Banner(action, columns, rows, encoding)
+def _end(stream: Any, text: str) -> None:
+    """Write the last line; by now it is decided, so a failure changes nothing."""
+    with suppress(AttributeError, OSError, ValueError):  # there may be no stderr
+        _write(stream, f"{text}\n")
 
-    def write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (AttributeError, OSError, ValueError) as error:  # there may be no stderr
-            raise Unanswered(f"the question could not be shown ({type(error).__name__})") from error
 
-    def end(self, text: str) -> None:
-        """Write the last line; by now it is decided, so a failure changes nothing."""
-        with suppress(Unanswered):
-            self.write(f"{text}\n")
+def _page(stream: Any, text: str) -> None:
+    """Show a long text, in a pager if all of it goes to a terminal."""
+    if all(map(_terminal.is_terminal, (sys.stdin, sys.stdout, stream))):
+        import pydoc
 
-    def page(self, text: str) -> None:
-        """Show a long text, in a pager if all of it goes to a terminal."""
-        if all(map(_terminal.is_terminal, (sys.stdin, sys.stdout, self._stream))):
-            import pydoc
-
-            pydoc.pager(text)
-        else:
-            self.write(text)
+        pydoc.pager(text)
+    else:
+        _write(stream, text)
 
 
 class _Turn:
     """A caller that waits for its turn to ask, and then for the answer."""
 
+    #: How many questions Ctrl-C has ended.
+    interrupts = 0
+
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self.deadline = None if timeout is None else monotonic() + timeout
-        #: Whether nobody waits for the answer any more.
-        self.has_gone = waiter.has_gone or (lambda: False)
-        #: Whether it can be left alone with an input function until that returns.
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        self.is_patient = in_main_thread and timeout is None
-        #: Whether Ctrl-C passes it by: that reaches the main thread and its tasks only.
-        self.is_deaf = not (in_main_thread or waiter.in_main_thread)
-        #: Set when it has the turn, or need not wait for it any more.
-        self.called = threading.Event()
-        #: Whether Ctrl-C was pressed.
-        self.interrupted: Callable[[], bool] = lambda: False
+        self._deadline = math.inf if timeout is None else monotonic() + timeout
+        self._has_gone = waiter.has_gone
+        self._interrupts = _Turn.interrupts
+        #: Tells whether Ctrl-C was pressed at this question.
+        self.hears_ctrl_c: Callable[[], bool] = lambda: False
+        self.thread = threading.get_ident()
 
     def look(self) -> None:
         """Raise if the question does not stand any more."""
-        if self.interrupted():
+        # Ctrl-C that ended an earlier question ends this one, too: no signal reaches its thread.
+        is_over = self._interrupts < _Turn.interrupts and not waiter.in_main_thread
+        if is_over or self.hears_ctrl_c():
             raise KeyboardInterrupt
-        if self.has_gone():
+        if self._has_gone():
             raise Unanswered(WITHDRAWN)
-        if self.deadline is not None and monotonic() >= self.deadline:
+        if monotonic() >= self._deadline:
             raise Unanswered(f"denied automatically after {self._timeout:,.10g} s")
 
 
-class _Line:
-    """Who waits for the one prompt of this process, in order; the first has the turn."""
+#: Who waits for the one prompt of this process, in order; the first has the turn.
+_turns: list[_Turn] = []
+if hasattr(os, "register_at_fork"):  # they are threads of the parent
+    os.register_at_fork(after_in_child=_turns.clear)
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may ask
-        self._turns: list[_Turn] = []
 
-    def waiting(self) -> int:
-        """How many stand behind the first."""
-        return sum(not turn.has_gone() for turn in self._turns[1:])
-
-    @contextmanager
-    def place(self, turn: _Turn) -> Iterator[None]:
-        """Wait for the turn, and pass it on in the end."""
-        if _asking.get():  # it would wait for itself to get out of the way
-            raise Unanswered("it was asked for in the middle of another question")
-        token = _asking.set(True)
-        try:
-            with self._lock:
-                self._turns.append(turn)
-                self._turns[0].called.set()
-            turn.called.wait(None if turn.deadline is None else turn.deadline - monotonic())
+@contextmanager
+def _in_line(turn: _Turn) -> Iterator[None]:
+    """Wait for the turn, and pass it on in the end."""
+    if any(other.thread == turn.thread for other in _turns):  # it would wait for itself
+        raise Unanswered("it was asked for in the middle of another question")
+    _turns.append(turn)
+    try:
+        while _turns[0] is not turn:
             turn.look()
-            yield
-        finally:
-            with self._lock:
-                self._turns.remove(turn)
-                if self._turns:
-                    self._turns[0].called.set()
-            _asking.reset(token)
-
-    def interrupt(self) -> None:
-        """Ctrl-C ended a question: it ends the wait of those whom no signal reaches, too."""
-        with self._lock:
-            for turn in self._turns[1:]:
-                if turn.is_deaf:
-                    turn.interrupted = lambda: True
-                    turn.called.set()
-
-
-_line = _Line()
-#: Whether this context waits for an answer already.
-_asking: ContextVar[bool] = ContextVar("actionguard_asking", default=False)
-if hasattr(os, "register_at_fork"):
-    # Those who wait are threads of the parent; what this thread was asking, the parent still asks.
-    os.register_at_fork(after_in_child=_line.__init__)  # type: ignore[misc]
+            sleep(_terminal.GLANCE)
+        turn.look()
+        yield
+    finally:
+        _turns.remove(turn)

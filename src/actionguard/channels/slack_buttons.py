@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import logging
 import re
 import time
 from collections.abc import Iterable
@@ -13,13 +10,10 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Protocol
-from urllib.parse import parse_qs
 
 from actionguard.channels.base import start_thread
-from actionguard.channels.slack import Secret, SlackChannel
+from actionguard.channels.slack import NotDelivered, Secret, SlackChannel
 from actionguard.core import Action, Decision
-
-_logger = logging.getLogger("actionguard")
 
 _MAX_AGE = 5 * 60  # seconds; an older request may be a replay
 _WORDS = {"actionguard_approve": "Approved", "actionguard_deny": "Denied"}
@@ -95,16 +89,11 @@ class SlackButtonsChannel(SlackChannel):
     def message(self, action: Action) -> dict[str, Any]:
         """What is posted for the action; override it to add to it."""
         message = super().message(action)
-        buttons = [
-            {
-                "type": "button",
-                "action_id": f"actionguard_{word}",
-                "text": {"type": "plain_text", "text": word.capitalize()},
-                "style": style,
-                "value": action.id,
-            }
-            for word, style in (("approve", "primary"), ("deny", "danger"))
-        ]
+        buttons = []
+        for word, style in (("approve", "primary"), ("deny", "danger")):
+            text = {"type": "plain_text", "text": word.capitalize()}
+            button = {"type": "button", "text": text, "style": style, "value": action.id}
+            buttons.append({**button, "action_id": f"actionguard_{word}"})
         message["blocks"].append({"type": "actions", "elements": buttons})
         return message
 
@@ -112,6 +101,11 @@ class SlackButtonsChannel(SlackChannel):
         _waiting[action.id] = self, Future()
         try:
             return await super()._ask(action)
+        except NotDelivered:
+            answer = _waiting[action.id][1]
+            if answer.cancel():
+                raise
+            return answer.result()  # of a click, which proves that Slack took the request
         finally:
             _waiting.pop(action.id)[1].cancel()  # which does nothing to an answer that came
 
@@ -137,6 +131,8 @@ class SlackButtonsChannel(SlackChannel):
             The status and the text to answer with. 200: a click, whatever came of it; 401: not
             signed by Slack within the last five minutes; 400: not a click on one of the buttons.
         """
+        from urllib.parse import parse_qs
+
         raw = body.encode() if isinstance(body, str) else bytes(body)
         if not self._is_from_slack(headers, raw):
             return 401, "Not signed by Slack within the last five minutes."
@@ -160,23 +156,21 @@ class SlackButtonsChannel(SlackChannel):
                     text = f"{word} by <@{user}>."
                     update = _without_buttons(payload.get("message") or {}, text)
         if url := payload.get("response_url"):
-            start_thread(partial(self._respond, url, {**update, "text": text}))
+            start_thread(partial(self._post, url, {**update, "text": text}))
         return 200, text
 
     def _is_from_slack(self, headers: Headers, body: bytes) -> bool:
         # https://docs.slack.dev/authentication/verifying-requests-from-slack
+        import hashlib
+        import hmac
+
         given = {str(name).lower(): str(value) for name, value in headers.items()}
         timestamp = given.get("x-slack-request-timestamp", "")
         signed = f"v0:{timestamp}:".encode(errors="replace") + body
         expected = hmac.new(self._signing_secret.encode(), signed, hashlib.sha256).hexdigest()
         signature = given.get("x-slack-signature", "").encode(errors="replace")
-        if not hmac.compare_digest(signature, f"v0={expected}".encode()):
-            return False
-        return abs(time.time() - int(timestamp)) <= _MAX_AGE
-
-    def _respond(self, url: str, update: dict[str, Any]) -> None:
-        if refusal := self._post(url, update):
-            _logger.warning("Slack did not take the update of a message: %s", refusal.reason)
+        is_signed = hmac.compare_digest(signature, f"v0={expected}".encode())
+        return is_signed and abs(time.time() - int(timestamp)) <= _MAX_AGE
 
 
 def _without_buttons(message: dict[str, Any], note: str) -> dict[str, Any]:
