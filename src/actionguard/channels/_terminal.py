@@ -86,7 +86,6 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
 
     Raises:
         EOFError: The input ended.
-        OSError: The terminal hung up.
     """
     import termios
 
@@ -101,7 +100,10 @@ def read_line(descriptor: int, ask: Callable[[], None], look: Look) -> str:
         look()  # before reading: the keys may be for who goes on in place of the question
         if is_ready:
             # Not through sys.stdin: its buffer would keep the lines that a paste left behind.
-            keys = os.read(descriptor, 4096)
+            try:
+                keys = os.read(descriptor, 4096)
+            except OSError:  # the terminal hung up
+                raise EOFError from None
             if not keys:
                 raise EOFError
             line += keys
@@ -122,11 +124,19 @@ def wait_for_reader(look: Look) -> None:
 def call_input(function: Input, question: str, look: Look) -> str:
     """What an input function answers; in a thread, which is left behind if `look` raises."""
     global _reader
+    is_replaced = function is builtins.input
+
+    def look_at_cell() -> None:
+        look()
+        # A notebook removes the box of a cell that is over. Each cell has its own `input`.
+        if is_replaced and builtins.input is not function:
+            raise Unanswered(WITHDRAWN)
+
     _reader, outcome = start_thread(partial(function, question))
     try:
-        wait_for_reader(look)
+        wait_for_reader(look_at_cell)
     except BaseException:
-        if function is builtins.input:  # a notebook's would wait for ever
+        if is_replaced:  # a notebook's would wait for ever
             import ctypes
 
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc

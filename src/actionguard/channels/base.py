@@ -7,10 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from actionguard.core import Action, Decision
+from actionguard.core import Action, Decision, seconds_since
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -122,8 +121,7 @@ def earlier_line(action: Action) -> str | None:
 
 
 def _ago(record: dict[str, Any]) -> str:
-    age = (datetime.now(timezone.utc) - datetime.fromisoformat(record["timestamp"])).total_seconds()
-    age -= (record.get("waited_s") or 0) + (record.get("ran_s") or 0)
+    age = seconds_since(record)
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if age >= 2 * length:
             return f"{int(age // length)} {unit} ago"

@@ -180,15 +180,16 @@ class _Turn:
         self._deadline = math.inf if timeout is None else monotonic() + timeout
         self._has_gone = waiter.has_gone
         self._interrupts = _Turn.interrupts
+        # No signal reaches its thread: Ctrl-C that ends an earlier question has to end this, too.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._is_deaf = not (in_main_thread or waiter.in_main_thread)
         #: Tells whether Ctrl-C was pressed at this question.
         self.hears_ctrl_c: Callable[[], bool] = lambda: False
         self.thread = threading.get_ident()
 
     def look(self) -> None:
         """Raise if the question does not stand any more."""
-        # Ctrl-C that ended an earlier question ends this one, too: no signal reaches its thread.
-        is_over = self._interrupts < _Turn.interrupts and not waiter.in_main_thread
-        if is_over or self.hears_ctrl_c():
+        if self.hears_ctrl_c() or (self._is_deaf and self._interrupts < _Turn.interrupts):
             raise KeyboardInterrupt
         if self._has_gone():
             raise Unanswered(WITHDRAWN)
