@@ -35,10 +35,6 @@ async def arefund(amount: float) -> str:
     return f"refunded {amount}"
 
 
-def undocumented(amount: float) -> str:
-    return f"refunded {amount}"
-
-
 class Refunds:
     """Something with methods."""
 
@@ -59,11 +55,11 @@ WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
 TOOLS = "guard_tools() takes LangChain tools and functions, not "
-POLICY = "guard(policy=...) takes an ApprovalPolicy or an object with needs_approval(args), not "
+POLICY = "takes an ApprovalPolicy or an object with a plain method needs_approval(args), not "
 CHANNEL = (
     "guard(channel=...) takes an ApprovalChannel (subclass it and implement request_approval), not "
 )
-LOG = "guard(audit=...) takes an AuditLog or a path, not "
+LOG = "AuditLog() takes a path, not "
 ON_DENIED = "guard(on_denied=...) takes 'raise', 'return' or a plain function of one argument, not "
 
 # What somebody wrote, and what they are told.
@@ -78,7 +74,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "above a property": (
         lambda: guard(property(refund)),
-        ": guard the function below the property",
+        TARGET + "<property object",
     ),
     "a tool that something was bound to": (
         lambda: guard(tool(refund).bind(customer_id="cus_2")),
@@ -86,7 +82,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a tool that its provider runs": (
         lambda: guard(WEB_SEARCH),
-        TARGET + "{'type': 'web_search'}: a tool that its provider runs cannot be guarded",
+        TARGET + "{'type': 'web_search'}",
     ),
     "a tool that its provider runs, in a list": (
         lambda: guard_tools([refund, WEB_SEARCH]),
@@ -107,10 +103,6 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a class in the list": (
         lambda: guard_tools([Refunds]),
         TOOLS + f"{Refunds}",
-    ),
-    "a function without a docstring in the list": (
-        lambda: guard_tools([refund, undocumented]),
-        f"guard_tools() cannot make a tool of {undocumented!r}: Function must have a docstring",
     ),
     "a result instead of the function": (
         lambda: guard(refund(50)),
@@ -142,11 +134,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a policy that takes something else": (
         lambda: guard(refund, policy=ByTool()),
-        " that is a plain method with one argument, unlike that of <",
+        POLICY + "<",
     ),
     "an async policy": (
         lambda: guard(refund, policy=AsyncPolicy()),
-        " that is a plain method with one argument, unlike that of <",
+        POLICY + "<",
     ),
     "a tool's policy as a dict": (
         lambda: guard_tools([refund], policy={"refund": OVER_100}),
@@ -262,7 +254,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "the log switched off": (
         lambda: guard(refund, audit=False),
-        LOG + "False; AuditLog(enabled=False) writes nothing",
+        LOG + "False",
     ),
     "what a denial does": (
         lambda: guard(refund, on_denied="ignore"),

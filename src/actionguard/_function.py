@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any
 
 from actionguard._gate import AnyCallable, Refused
-from actionguard._options import OnDenied, Options, what_was_meant
+from actionguard._options import OnDenied, Options
 from actionguard._signature import Signature, injected_names, is_async
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
@@ -38,8 +38,7 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     if inspect.isfunction(target):
         return _guarded(target, options, on_denied)
     if not callable(target):
-        hint = what_was_meant(target)
-        raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
+        raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}")
     if hasattr(type(target), "acall"):
         return _tool_of_llama_index(target, options, on_denied)
     return _object(target, options, on_denied)

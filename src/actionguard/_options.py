@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -95,8 +94,7 @@ class Options:
         names: list[str] = []
         for signature in signatures:
             names += signature.names
-            missing -= {n for n in missing & shown if signature.sees(n)}
-            missing -= {n for n in missing - shown if signature.takes(n)}
+            missing -= {n for n in missing if signature.takes(n, visibly=n in shown)}
             if not missing:
                 return
         name = min(missing)
@@ -134,36 +132,24 @@ def checked_options(
 
 
 def _check_policy(option: str, policy: Any) -> None:
-    needs_approval = getattr(policy, "needs_approval", None)
-    wanted = f"{option} takes an ApprovalPolicy or an object with needs_approval(args)"
-    if isinstance(policy, type) or not callable(needs_approval):
-        raise TypeError(f"{wanted}, not {policy!r}")
-    if is_async(needs_approval) or not takes_one_argument(needs_approval):
-        raise TypeError(
-            f"{wanted} that is a plain method with one argument, unlike that of {policy!r}"
-        )
+    if isinstance(policy, type) or not _is_plain(getattr(policy, "needs_approval", None)):
+        wanted = "an ApprovalPolicy or an object with a plain method needs_approval(args)"
+        raise TypeError(f"{option} takes {wanted}, not {policy!r}")
 
 
-def check_on_denied(on_denied: Any) -> OnDenied:
-    wanted = "guard(on_denied=...) takes 'raise', 'return' or a plain function of one argument"
+def check_on_denied(on_denied: Any) -> None:
     if on_denied in ("raise", "return"):
-        return on_denied  # type: ignore[no-any-return]
-    if not callable(on_denied):
-        raise ValueError(f"{wanted}, not {on_denied!r}")  # noqa: TRY004 - "maybe" is a wrong value
+        return
     # An exception's class would be returned, and not raised.
     is_error = isinstance(on_denied, type) and issubclass(on_denied, BaseException)
-    if is_error or is_async(on_denied) or not takes_one_argument(on_denied):
-        raise TypeError(f"{wanted}, not {on_denied!r}")
-    return on_denied  # type: ignore[no-any-return]
+    if is_error or not _is_plain(on_denied):
+        kind = TypeError if callable(on_denied) else ValueError
+        wanted = "'raise', 'return' or a plain function of one argument"
+        raise kind(f"guard(on_denied=...) takes {wanted}, not {on_denied!r}")
 
 
-def what_was_meant(target: Any) -> str:
-    """What to do instead, for somebody who gave `guard` what it cannot guard."""
-    if isinstance(target, Mapping):
-        return ": a tool that its provider runs cannot be guarded"
-    if isinstance(target, (property, functools.cached_property)):
-        return ": guard the function below the property"
-    return ""
+def _is_plain(function: Any) -> bool:
+    return callable(function) and not is_async(function) and takes_one_argument(function)
 
 
 def _route(caller: str, channel: Any, audit: Any) -> Route:
@@ -172,11 +158,8 @@ def _route(caller: str, channel: Any, audit: Any) -> Route:
             f"{caller}(channel=...) takes an ApprovalChannel (subclass it and implement "
             f"request_approval), not {channel!r}"
         )
-    if isinstance(audit, (str, os.PathLike)):
-        audit = AuditLog(audit)
     if audit is not None and not isinstance(audit, AuditLog):
-        hint = "; AuditLog(enabled=False) writes nothing" if audit is False else ""
-        raise TypeError(f"{caller}(audit=...) takes an AuditLog or a path, not {audit!r}{hint}")
+        audit = AuditLog(audit)
     return Route(channel, audit)
 
 

@@ -9,35 +9,32 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
-#: What frameworks inject, by the top-level module and the name of its class (or of a base).
-_INJECTED = frozenset(
-    {
-        ("langchain_core", "RunnableConfig"),
-        ("langchain_core", "BaseRunManager"),
-        ("langchain_core", "BaseCallbackManager"),
-        ("langchain_core", "InjectedToolArg"),
-        ("langchain_core", "BaseRetriever"),  # a retriever tool of langchain-core 0.3 passes these
-        ("langchain_core", "BasePromptTemplate"),
-        ("langgraph", "Runtime"),
-        ("langgraph", "ToolRuntime"),
-        ("agents", "RunContextWrapper"),
-        ("agents", "ToolContext"),
-        ("pydantic_ai", "RunContext"),
-        ("mcp", "Context"),
-        ("fastmcp", "Context"),
-        ("llama_index", "Context"),
-        ("workflows", "Context"),  # where LlamaIndex's comes from
-        ("google", "ToolContext"),
-        ("strands", "ToolContext"),
-    }
-)
+#: What frameworks inject: the names of its classes (or of their bases) by top-level module.
+_INJECTED: dict[str, set[str]] = {
+    "langchain_core": {
+        "RunnableConfig",
+        "BaseRunManager",
+        "BaseCallbackManager",
+        "InjectedToolArg",
+        "BaseRetriever",  # a retriever tool of langchain-core 0.3 passes these
+        "BasePromptTemplate",
+    },
+    "langgraph": {"Runtime", "ToolRuntime"},
+    "agents": {"RunContextWrapper", "ToolContext"},
+    "pydantic_ai": {"RunContext"},
+    "mcp": {"Context"},
+    "fastmcp": {"Context"},
+    "llama_index": {"Context"},
+    "workflows": {"Context"},  # where LlamaIndex's comes from
+    "google": {"ToolContext"},
+    "strands": {"ToolContext"},
+}
 
 _WITH_PARTS = (typing.Union, type(int | str), typing.Annotated)
 
@@ -79,9 +76,8 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     scope = getattr(owner, "__globals__", None) or vars(module)
     for name, hint in hints.items():
         if isinstance(hint, str):  # one by one, as one may name what exists for type checkers only
-            alone: Any = SimpleNamespace(__annotations__={name: hint})
             with suppress(Exception):
-                hints.update(typing.get_type_hints(alone, scope, include_extras=True))
+                hints[name] = eval(hint, scope)  # noqa: S307 - Python itself would, to resolve it
     return hints
 
 
@@ -94,7 +90,7 @@ def is_injected(hint: Any) -> bool:
     """Whether what is annotated like this is filled in by a known framework."""
     with suppress(Exception):  # an annotation may be any object
         return any(
-            (base.__module__.partition(".")[0], base.__name__) in _INJECTED
+            base.__name__ in _INJECTED.get(base.__module__.partition(".")[0], ())
             for cls in _classes_in(hint)
             for base in cls.__mro__
         )
@@ -141,12 +137,10 @@ class Signature:
         #: Whether an argument can have any other name, too.
         self.is_open = bool(self._flat) or self._parameters is None
 
-    def takes(self, name: str) -> bool:
-        """Whether there may be a parameter of that name."""
-        return self._parameters is None or name in (*self.names, self._flat)
-
-    def sees(self, name: str) -> bool:
-        """Whether there may be an argument of that name that is not hidden."""
+    def takes(self, name: str, *, visibly: bool) -> bool:
+        """Whether there may be a parameter, or visibly an argument, of that name."""
+        if not visibly:
+            return self._parameters is None or name in (*self.names, self._flat)
         is_there = name in self.names or (self.is_open and name != self._flat)
         return is_there and name not in self.hidden
 
@@ -231,12 +225,11 @@ class Signature:
         """Add `**kwargs`; a keyword that collides with a positional-only name is shown as well."""
         collided = False
         for name, value in rest.items():
-            if name in self.hidden:
-                continue
-            free = name
-            while free in named:
-                collided, free = True, f"**{free}"
-            named[free] = value
+            if name not in self.hidden:
+                free = name
+                while free in named:
+                    collided, free = True, f"**{free}"
+                named[free] = value
         return Unnamed(named) if collided else named
 
     def _unnamed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

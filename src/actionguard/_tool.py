@@ -8,8 +8,9 @@ import functools
 import inspect
 import sys
 from abc import ABCMeta
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import run_in_executor
@@ -17,6 +18,7 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools.base import FILTERED_ARGS, get_all_basemodel_annotations
 from langchain_core.utils.pydantic import get_fields
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from actionguard._gate import AnyCallable, Refused
@@ -30,8 +32,6 @@ else:
     # A model among the bases would bring its fields before those of the tool's own class.
     _Base = object
 
-AnyTool = TypeVar("AnyTool", bound=BaseTool)
-
 # The fields that hold the body of a tool made from functions.
 _BODIES = ("func", "coroutine")
 # How LangChain calls a tool. Of these only `_run` and `_arun` come after validation.
@@ -40,8 +40,6 @@ _ASYNC = ("_arun", "coroutine", "ainvoke", "arun")
 _OPTIONS = frozenset({"input", *inspect.signature(BaseTool.run).parameters})
 # Under this keyword a run hands its call's id to the gate. No parameter can have that name.
 _CALL_ID = "actionguard:tool_call_id"
-# A model's state besides its `__dict__`.
-_STATE = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 class ApprovalWrappedTool(_Base):
@@ -72,28 +70,22 @@ class ApprovalWrappedTool(_Base):
 
     def __delattr__(self, name: str) -> None:
         delattr(self._actionguard.bare, name)
-        vars(self).pop(name, None)
         self._actionguard.renew()
 
     def __copy__(self) -> Any:
-        return self._actionguard.guard(copy.copy(self._actionguard.bare))
+        return guarded_with(self)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        return self._actionguard.guard(copy.deepcopy(self._actionguard.bare, memo))
+        behind = self._actionguard
+        return guarded_with(copy.deepcopy(behind.bare, memo), *behind.guards)
 
     def model_copy(self, **kwargs: Any) -> Any:
         """A guarded copy, under whatever name and with whatever body it is given."""
-        return self._actionguard.guard(self._actionguard.bare.model_copy(**kwargs))
+        behind = self._actionguard
+        return guarded_with(behind.bare.model_copy(**kwargs), *behind.guards)
 
     def __reduce__(self) -> Any:
         return guarded_with, (self._actionguard.bare, *self._actionguard.guards)
-
-
-def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
-    """A copy of the tool with the gate between validation and body."""
-    guarded: AnyTool = guarded_with(tool, options)
-    options.check_names(f"the tool {tool.name!r}", map(signature_of, [guarded]))
-    return guarded
 
 
 def guarded_with(tool: Any, *guards: Options) -> Any:
@@ -104,9 +96,10 @@ def guarded_with(tool: Any, *guards: Options) -> Any:
     return _Behind(copy.copy(tool), guards).face
 
 
-def signature_of(guarded: Any) -> Signature:
-    """How the arguments of a guarded tool are named."""
-    return _Arguments(guarded._actionguard.bare, "_run", guarded._actionguard.guards[-1])
+def signatures_of(tools: Iterable[Any]) -> Iterator[Signature]:
+    """How the arguments of guarded tools are named."""
+    for tool in tools:
+        yield _Arguments(tool._actionguard.bare, "_run", tool._actionguard.guards[-1])
 
 
 class _Behind:
@@ -122,10 +115,6 @@ class _Behind:
         object.__setattr__(self.face, "_actionguard", self)
         self.renew()
 
-    def guard(self, tool: BaseTool) -> Any:
-        """Guard another tool as this one is guarded."""
-        return _Behind(tool, self.guards).face
-
     def renew(self) -> None:
         """Forget what was made for the bare tool's earlier name, schema and body."""
         self._ways: dict[str, AnyCallable] = {}
@@ -133,11 +122,10 @@ class _Behind:
 
     def show(self) -> None:
         """Show the bare tool's state, but functions in its fields behind their gates."""
-        state = vars(self.bare)
-        functions = {name: self.way(name) for name in _BODIES if callable(state.get(name))}
-        vars(self.face).update({**state, **functions})
-        for part in _STATE:
-            object.__setattr__(self.face, part, getattr(self.bare, part))
+        state = BaseModel.__getstate__(self.bare)
+        fields = state["__dict__"]
+        functions = {name: self.way(name) for name in _BODIES if callable(fields.get(name))}
+        BaseModel.__setstate__(self.face, {**state, "__dict__": {**fields, **functions}})
 
     def way(self, name: str) -> AnyCallable:
         """The guarded form of the bare tool's method or function of this name."""
@@ -192,7 +180,7 @@ class _Behind:
         for options in () if nothing else self.guards:
             gate = options.gate(bare.name, bare.description)
             arguments = _Arguments(bare, name, options)
-            bind = arguments.bind_input if name in _ENTRIES else arguments.bind
+            bind = arguments.bind_input if name in _ENTRIES else arguments.bind_call
             run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, _hand_on)
         if in_executor and sys.version_info < (3, 11):
             run = functools.partial(_with_config, run)
@@ -344,13 +332,11 @@ class _Arguments(Signature):
             self.names = sorted({*fields, *self.names})
             self.is_open &= isinstance(schema, dict) and bool(schema.get("additionalProperties"))
 
-    def bind(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_bound: bool = False
-    ) -> dict[str, Any]:
-        """Name the arguments of a call, as `Signature` does."""
+    def bind_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name the arguments of a call after validation."""
         given = {name: value for name, value in kwargs.items() if name not in self.hidden}
         given.update((name, None) for name, at in self._later if at >= len(args))
-        named = super().bind(args, given)
+        named = self.bind(args, given)
         for name, default in () if args else self._defaults.items():
             named.setdefault(name, default)
         return self._without_runtime(named)
@@ -362,7 +348,8 @@ class _Arguments(Signature):
         named.update((name, value) for name, value in kwargs.items() if name not in _OPTIONS)
         named = self._without_runtime(named)
         # Under another name, or by a default of the body, there may be what a rule looks at.
-        return named if named.keys() >= set(filter(self.sees, self._rules)) else Unnamed(named)
+        looked_at = {name for name in self._rules if self.takes(name, visibly=True)}
+        return named if looked_at <= named.keys() else Unnamed(named)
 
     def _without_runtime(self, named: dict[str, Any]) -> dict[str, Any]:
         for name, value in tuple(named.items()):

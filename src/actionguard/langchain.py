@@ -12,8 +12,8 @@ from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel
 
 from actionguard._guard import guard
-from actionguard._options import checked_options, what_was_meant
-from actionguard._tool import ApprovalWrappedTool, guarded_with, signature_of
+from actionguard._options import checked_options
+from actionguard._tool import ApprovalWrappedTool, guarded_with, signatures_of
 from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
 from actionguard.policy import Policy
@@ -70,12 +70,12 @@ def guard_tools(
         own[name] = options.with_policy(f"guard_tools(policy={{{name!r}: ...}})", its_policy)
     guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
     if guarded:
-        options.check_names("any of the tools", map(signature_of, guarded))
+        options.check_names("any of the tools", signatures_of(guarded))
     for tool in guarded:
         if tool.name in own:
             # Other names may be those of other tools' arguments.
             rules_only = replace(own[tool.name], exclude=frozenset(), secret=frozenset())
-            rules_only.check_names(f"the tool {tool.name!r}", map(signature_of, [tool]))
+            rules_only.check_names(f"the tool {tool.name!r}", signatures_of([tool]))
     return guarded
 
 
@@ -83,9 +83,7 @@ def _as_tool(tool: Any) -> BaseTool:
     if isinstance(tool, BaseTool):
         return tool
     if isinstance(tool, type) or not callable(tool):
-        hint = what_was_meant(tool)
+        is_dict = isinstance(tool, Mapping)
+        hint = ": a tool that its provider runs cannot be guarded" if is_dict else ""
         raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{hint}")
-    try:
-        return make_tool(tool)  # type: ignore[no-any-return]
-    except ValueError as error:  # it does not name the function
-        raise ValueError(f"guard_tools() cannot make a tool of {tool!r}: {error}") from error
+    return make_tool(tool)  # type: ignore[no-any-return]
