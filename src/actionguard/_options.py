@@ -94,7 +94,9 @@ class Options:
         names: list[str] = []
         for signature in signatures:
             names += signature.names
-            missing -= {n for n in missing if signature.takes(n, visibly=n in shown)}
+            missing -= {
+                n for n in missing if (signature.sees if n in shown else signature.takes)(n)
+            }
             if not missing:
                 return
         name = min(missing)

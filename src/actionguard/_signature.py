@@ -137,10 +137,12 @@ class Signature:
         #: Whether an argument can have any other name, too.
         self.is_open = bool(self._flat) or self._parameters is None
 
-    def takes(self, name: str, *, visibly: bool) -> bool:
-        """Whether there may be a parameter, or visibly an argument, of that name."""
-        if not visibly:
-            return self._parameters is None or name in (*self.names, self._flat)
+    def takes(self, name: str) -> bool:
+        """Whether there may be a parameter of that name."""
+        return self._parameters is None or name in (*self.names, self._flat)
+
+    def sees(self, name: str) -> bool:
+        """Whether there may be an argument of that name that is not hidden."""
         is_there = name in self.names or (self.is_open and name != self._flat)
         return is_there and name not in self.hidden
 

@@ -76,13 +76,11 @@ class ApprovalWrappedTool(_Base):
         return guarded_with(self)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        behind = self._actionguard
-        return guarded_with(copy.deepcopy(behind.bare, memo), *behind.guards)
+        return self._actionguard.guard(copy.deepcopy(self._actionguard.bare, memo))
 
     def model_copy(self, **kwargs: Any) -> Any:
         """A guarded copy, under whatever name and with whatever body it is given."""
-        behind = self._actionguard
-        return guarded_with(behind.bare.model_copy(**kwargs), *behind.guards)
+        return self._actionguard.guard(self._actionguard.bare.model_copy(**kwargs))
 
     def __reduce__(self) -> Any:
         return guarded_with, (self._actionguard.bare, *self._actionguard.guards)
@@ -114,6 +112,10 @@ class _Behind:
         self.face: Any = object.__new__(_face_class(type(bare), _own_entries(bare)))
         object.__setattr__(self.face, "_actionguard", self)
         self.renew()
+
+    def guard(self, tool: BaseTool) -> Any:
+        """Guard another tool as this one is guarded."""
+        return _Behind(tool, self.guards).face
 
     def renew(self) -> None:
         """Forget what was made for the bare tool's earlier name, schema and body."""
@@ -348,7 +350,7 @@ class _Arguments(Signature):
         named.update((name, value) for name, value in kwargs.items() if name not in _OPTIONS)
         named = self._without_runtime(named)
         # Under another name, or by a default of the body, there may be what a rule looks at.
-        looked_at = {name for name in self._rules if self.takes(name, visibly=True)}
+        looked_at = {name for name in self._rules if self.sees(name)}
         return named if looked_at <= named.keys() else Unnamed(named)
 
     def _without_runtime(self, named: dict[str, Any]) -> dict[str, Any]:
