@@ -383,20 +383,6 @@ def test_a_lazy_proxy_is_not_resolved() -> None:
     assert View().show() is proxy
 
 
-def test_an_argument_whose_class_has_no_hash() -> None:
-    """It is passed on like any other, though nothing can be remembered about its class."""
-
-    class Meta(type):
-        __hash__ = None  # type: ignore[assignment]
-
-    class Odd(metaclass=Meta):
-        pass
-
-    odd = Odd()
-
-    assert guard(lambda value: value, **RELEASED)(odd) is odd
-
-
 def test_self_that_is_not_bound() -> None:
     """A plain function's first parameter is an argument, whatever it is called."""
     channel, options = asked_for()

@@ -520,21 +520,22 @@ def patched() -> Any:
 
 SHOWN_5 = {"x": 5, "customer": "ann"}
 X_7 = {"x": "7"}
+CAME_7 = {"x": "7", "customer": "ann"}  # it is the tool's own method that validates it
 SHOWN_7 = {"x": 7, "customer": "ann"}
 OWN: list[tuple[Any, Any, Any]] = [
-    (lambda: own("invoke"), lambda t: t.invoke(X_7), SHOWN_7),
-    (lambda: own("invoke"), lambda t: t.invoke({"y": 1}), {"y": 1}),
+    (lambda: own("invoke"), lambda t: t.invoke(X_7), CAME_7),
+    (lambda: own("invoke"), lambda t: t.invoke({"y": 1}), {"y": 1, "customer": "ann"}),
     (lambda: own("invoke"), lambda t: t.invoke("text"), {"input": "text"}),
-    (lambda: own("invoke"), lambda t: t.invoke(X_7, n=3), {**SHOWN_7, "n": 3}),
-    (lambda: own("invoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
-    (lambda: own("run"), lambda t: t.invoke(call_of(X_7)), SHOWN_7),
+    (lambda: own("invoke"), lambda t: t.invoke(X_7, n=3), {**CAME_7, "n": 3}),
+    (lambda: own("invoke"), lambda t: t.ainvoke(X_7), CAME_7),
+    (lambda: own("run"), lambda t: t.invoke(call_of(X_7)), CAME_7),
     (lambda: own("run"), lambda t: t.run({"x": 7, "more": 1}), {**SHOWN_7, "more": 1}),
     (lambda: own("run"), lambda t: t.arun(X_7), SHOWN_7),
-    (lambda: own("ainvoke"), lambda t: t.ainvoke(X_7), SHOWN_7),
-    (lambda: own("arun"), lambda t: t.ainvoke(X_7), SHOWN_7),
+    (lambda: own("ainvoke"), lambda t: t.ainvoke(X_7), CAME_7),
+    (lambda: own("arun"), lambda t: t.ainvoke(X_7), CAME_7),
     (OwnCall, lambda t: t(7), {"amount": 7, "whom": "bob"}),
-    (patched, lambda t: t.batch([X_7]), SHOWN_7),
-    (lambda: Composio.from_function(refund), lambda t: t.ainvoke(X_7), SHOWN_7),
+    (patched, lambda t: t.batch([X_7]), CAME_7),
+    (lambda: Composio.from_function(refund), lambda t: t.ainvoke(X_7), CAME_7),
 ]
 
 

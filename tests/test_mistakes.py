@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import sys
 from typing import Any
@@ -36,10 +35,6 @@ async def arefund(amount: float) -> str:
     return f"refunded {amount}"
 
 
-def undocumented(amount: float) -> str:
-    return f"refunded {amount}"
-
-
 class Refunds:
     """Something with methods."""
 
@@ -60,13 +55,12 @@ WEB_SEARCH: Any = {"type": "web_search"}
 OVER_100: Any = {"amount_over": {"arg": "amount", "threshold": 100}}
 TARGET = "guard() takes a LangChain tool or a callable, not "
 TOOLS = "guard_tools() takes LangChain tools and functions, not "
-POLICY = "guard(policy=...) takes an ApprovalPolicy or an object with needs_approval(args), not "
+POLICY = "takes an ApprovalPolicy or an object with a plain method needs_approval(args), not "
 CHANNEL = (
     "guard(channel=...) takes an ApprovalChannel (subclass it and implement request_approval), not "
 )
-LOG = "guard(audit=...) takes an AuditLog or a path, not "
+LOG = "AuditLog() takes a path, not "
 ON_DENIED = "guard(on_denied=...) takes 'raise', 'return' or a plain function of one argument, not "
-ITSELF = ": guard the function or tool itself before you make anything else of it"
 
 # What somebody wrote, and what they are told.
 MISTAKES: dict[str, tuple[Any, str]] = {
@@ -80,36 +74,23 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "above a property": (
         lambda: guard(property(refund)),
-        "guard() goes below @property, directly above the function",
-    ),
-    "above a cached property": (
-        lambda: guard(functools.cached_property(refund)),
-        "guard() goes below @cached_property, directly above the function",
+        TARGET + "<property object",
     ),
     "a tool that something was bound to": (
         lambda: guard(tool(refund).bind(customer_id="cus_2")),
-        ITSELF,
-    ),
-    "a tool that something was bound to, in a list": (
-        lambda: guard_tools([tool(refund).bind(customer_id="cus_2")]),
-        ITSELF,
+        TARGET + "RunnableBinding(",
     ),
     "a tool that its provider runs": (
         lambda: guard(WEB_SEARCH),
-        TARGET + "{'type': 'web_search'}: a tool that its provider runs cannot be "
-        "guarded; if you run it, guard its function",
+        TARGET + "{'type': 'web_search'}",
     ),
     "a tool that its provider runs, in a list": (
         lambda: guard_tools([refund, WEB_SEARCH]),
-        TOOLS + "{'type': 'web_search'}: a tool that its provider runs cannot be guarded; if you ",
+        TOOLS + "{'type': 'web_search'}: a tool that its provider runs cannot be guarded",
     ),
     "a list of tools": (
         lambda: guard([refund]),
-        "]: guard its items one by one, or use guard_tools",
-    ),
-    "a set of tools": (
-        lambda: guard({refund}),
-        "}: guard its items one by one, or use guard_tools",
+        TARGET + f"[{refund!r}]",
     ),
     "one tool instead of a list": (
         lambda: guard_tools(tool(refund)),
@@ -119,29 +100,13 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: guard_tools(refund),
         "guard_tools() takes a list of tools, not ",
     ),
-    "a list in the list": (
-        lambda: guard_tools([[refund]]),
-        "]: guard its items one by one, or use guard_tools",
-    ),
     "a class in the list": (
         lambda: guard_tools([Refunds]),
-        TOOLS + f"{Refunds}: make an instance of it",
-    ),
-    "a coroutine in the list": (
-        lambda: guard_tools([arefund(50)]),
-        ": guard the async function, then call it",
-    ),
-    "a function without a docstring in the list": (
-        lambda: guard_tools([refund, undocumented]),
-        f"guard_tools() cannot make a tool of {undocumented!r}: Function must have a docstring",
+        TOOLS + f"{Refunds}",
     ),
     "a result instead of the function": (
         lambda: guard(refund(50)),
         TARGET + "'refunded 50'",
-    ),
-    "a coroutine instead of its function": (
-        lambda: guard(arefund(50)),
-        ": guard the async function, then call it",
     ),
     "the policy by position": (
         lambda: guard(ApprovalPolicy()),
@@ -161,7 +126,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a policy class": (
         lambda: guard(refund, policy=ApprovalPolicy),
-        POLICY + "the class ApprovalPolicy: make an instance of it",
+        POLICY + f"{ApprovalPolicy}",
     ),
     "a policy as a bool": (
         lambda: guard(refund, policy=False),
@@ -169,11 +134,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a policy that takes something else": (
         lambda: guard(refund, policy=ByTool()),
-        " that is a plain method with one argument, unlike that of <",
+        POLICY + "<",
     ),
     "an async policy": (
         lambda: guard(refund, policy=AsyncPolicy()),
-        " that is a plain method with one argument, unlike that of <",
+        POLICY + "<",
     ),
     "a tool's policy as a dict": (
         lambda: guard_tools([refund], policy={"refund": OVER_100}),
@@ -221,7 +186,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: guard(
             lambda path, **kwargs: path, policy=ApprovalPolicy(match_args={"kwargs": "^prod-"})
         ),
-        "the policy names 'kwargs', which is not an argument of <lambda>(): name the arguments",
+        "the policy names 'kwargs', which is not an argument of <lambda>(); its ",
     ),
     "a typo in a tool's argument": (
         lambda: guard(tool(refund), policy=ApprovalPolicy(match_args={"customer": "^prod-"})),
@@ -237,11 +202,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a typo in exclude": (
         lambda: guard(refund, exclude=["context"]),
-        "exclude names 'context', which is not a parameter of refund(); its arguments",
+        "exclude names 'context', which is not an argument of refund(); its arguments",
     ),
     "exclude as a string": (
         lambda: guard(refund, exclude="customer_id"),
-        "guard(exclude=...) takes a collection of names, not 'customer_id': write ['customer_id']",
+        "guard(exclude=...) takes a collection of names, not 'customer_id'",
     ),
     "a threshold as text": (
         lambda: ApprovalPolicy(amount_over={"arg": "amount", "threshold": "100"}),
@@ -277,7 +242,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a channel class": (
         lambda: guard(refund, channel=CLIChannel),
-        CHANNEL + "the class CLIChannel: make an instance of it",
+        CHANNEL + f"{CLIChannel}",
     ),
     "a channel as a function": (
         lambda: guard(refund, channel=lambda action: Decision.approve()),
@@ -285,11 +250,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a log class": (
         lambda: guard(refund, audit=AuditLog),
-        LOG + "the class AuditLog: make an instance of it",
+        LOG + f"{AuditLog}",
     ),
     "the log switched off": (
         lambda: guard(refund, audit=False),
-        LOG + "False; AuditLog(enabled=False) writes nothing",
+        LOG + "False",
     ),
     "what a denial does": (
         lambda: guard(refund, on_denied="ignore"),

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from actionguard._gate import AnyCallable, Refused
-from actionguard._options import OnDenied, Options, what_was_meant
-from actionguard._signature import Signature, Unnamed, injected_names, is_async
+from actionguard._options import OnDenied, Options
+from actionguard._signature import Signature, injected_names, is_async
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
 
@@ -27,26 +25,20 @@ def guard_callable(target: Any, options: Options, on_denied: OnDenied) -> Any:
     Raises:
         TypeError: The target cannot be guarded by decorating it.
     """
-    if isinstance(target, staticmethod):
-        return staticmethod(guard_callable(target.__func__, options, on_denied))
-    if isinstance(target, classmethod):
-        return classmethod(_Edge(target.__func__, options, on_denied, is_method=True).guarded())
+    if isinstance(target, (staticmethod, classmethod)):
+        return type(target)(guard_callable(target.__func__, options, on_denied))
     if isinstance(target, functools.partial):
         # Shown with the arguments that are filled in already. The function is guarded as an object,
         # since a guarded function would be pickled as its bare self.
-        is_partial = isinstance(target.func, functools.partial)
-        called = (guard_callable if is_partial else _object)(target.func, options, on_denied)
+        inner = guard_callable if isinstance(target.func, functools.partial) else _object
+        called = inner(target.func, options, on_denied)
         guarded = functools.partial(called, *target.args, **target.keywords)
         guarded.__dict__.update(target.__dict__)
         return guarded
     if inspect.isfunction(target):
-        return _Edge(target, options, on_denied).guarded()
-    if isinstance(target, (property, functools.cached_property)):
-        kind = type(target).__name__
-        raise TypeError(f"guard() goes below @{kind}, directly above the function")
+        return _guarded(target, options, on_denied)
     if not callable(target):
-        hint = what_was_meant(target)
-        raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}{hint}")
+        raise TypeError(f"guard() takes a LangChain tool or a callable, not {target!r}")
     if hasattr(type(target), "acall"):
         return _tool_of_llama_index(target, options, on_denied)
     return _object(target, options, on_denied)
@@ -57,153 +49,98 @@ def _object(target: Any, options: Options, on_denied: OnDenied) -> _Guarded:
     return cls(target, options, on_denied)
 
 
-class _Edge:
-    """Makes the guarded form of one function: named arguments going in, a refusal coming out."""
+def _guarded(
+    target: AnyCallable,
+    options: Options,
+    on_denied: OnDenied,
+    shown_as: tuple[str, str | None] | None = None,
+) -> Any:
+    """A function of the target's kind: named arguments going in, a refusal coming out."""
+    name, description = shown_as or (
+        getattr(target, "__name__", None) or type(target).__name__,
+        inspect.getdoc(target),
+    )
+    rules = rule_names(options.policy)
+    signature = Signature(target, options.exclude | injected_names(target), rules)
+    options.check_names(f"{name}()", [signature])
+    gate = options.gate(name, description)
+    is_function = inspect.isfunction(target)
 
-    def __init__(
-        self,
-        target: AnyCallable,
-        options: Options,
-        on_denied: OnDenied,
-        *,
-        is_method: bool = False,
-        told: tuple[str, str | None] | None = None,
-    ) -> None:
-        self.target = target
-        self.on_denied = on_denied
-        name, description = told or (
-            getattr(target, "__name__", None) or type(target).__name__,
-            inspect.getdoc(target),
-        )
-        hidden = options.exclude | injected_names(target)
-        signature = Signature(target, hidden, skip_first=is_method)
-        options.check_names(f"{name}()", signature.parameters, signature.sees)
-        if signature.flat in rule_names(options.policy):
-            raise ValueError(
-                f"the policy names {signature.flat!r}, which is not an argument of {name}(): name "
-                f"the arguments that **{signature.flat} takes one by one"
-            )
-        self.gate = options.gate(name, description)
-        self._signature = signature
-        # What rules look at and no parameter is called: if it is not there, it may have been given
-        # by position, or the rule has a typo.
-        self._nameless = rule_names(options.policy).difference(signature.parameters or ())
-        self._function: AnyCallable | None = None
+    def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         # Only a function can become a method, and then its first argument is the instance.
-        self._may_be_method = inspect.isfunction(target) and not is_method
-        self._bound_to: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+        is_bound = is_function and bool(args) and _is_bound(target, args[0])
+        return signature.bind(args, kwargs, is_bound=is_bound)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # cloudpickle sends functions by value, for joblib, Dask, Ray: all but the weak references.
-        return {**self.__dict__, "_bound_to": {}}
+    if inspect.isasyncgenfunction(target):
+        form = gate.async_generator
+    elif inspect.isgeneratorfunction(target):
+        form = gate.generator
+    elif is_async(target):
+        form = gate.coroutine
+    else:
+        form = gate.plain
+    function: Any = form(target, bind, functools.partial(_refuse, on_denied))
+    functools.update_wrapper(function, target)
+    if is_function:
+        # For introspection only: what takes `*args, **kwargs` uses no defaults of its own.
+        function.__defaults__ = target.__defaults__
+        function.__kwdefaults__ = target.__kwdefaults__
+    return function
 
-    @functools.cached_property
-    def _method(self) -> Signature:
-        return Signature(self.target, self._signature.hidden, skip_first=True)
 
-    def name_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        signature = self._signature
-        if self._may_be_method and args and self._is_bound_to(args[0]):
-            signature = self._method
-        named = signature.bind(args, kwargs)
-        return named if self._nameless <= named.keys() else Unnamed(named)
+def _refuse(on_denied: OnDenied, refused: Refused) -> Any:
+    """Say a refusal in the caller's language."""
+    if on_denied == "return":
+        return refused.message
+    if callable(on_denied) and isinstance(refused.error, ApprovalDenied):
+        return on_denied(refused.error)
+    try:
+        raise refused.error
+    finally:
+        del refused  # or its error, which holds this frame, would wait for the collector
 
-    # What a method's instance holds (an API key) must not be shown. It is known by being bound, not
-    # by its name: we are what its class, or the instance itself, has as a method.
 
-    def _is_bound_to(self, first: Any) -> bool:
-        cls = type(first)  # isinstance would ask a lazy proxy what it stands for
-        try:
-            if cls in _NEVER_BOUND:
-                return False
-        except TypeError:  # a class without a hash
-            return False
-        if self._is_method_of(cls) or (issubclass(cls, type) and self._is_method_of(first)):
-            return True
-        own = object.__getattribute__(first, "__dict__") if cls.__dictoffset__ else None
-        return type(own) is dict and any(
-            type(value) is MethodType and self._leads_here(value.__func__) for value in own.values()
-        )
+# What a method's instance holds (an API key) must not be shown. It is known by being bound, not by
+# its name: the function is what its class, or the instance itself, has as a method.
 
-    def _is_method_of(self, owner: type) -> bool:
-        known = self._bound_to.get(owner)
-        if known is None:
-            known = any(self._is_from(cls) for cls in owner.__mro__) or any(
-                self._leads_here(value)
-                for cls in owner.__mro__
-                for value in tuple(vars(cls).values())
-                if hasattr(type(value), "__get__") and not isinstance(value, staticmethod)
-            )
-            self._bound_to[owner] = known
-        return known
 
-    def _is_from(self, cls: type) -> bool:
-        """Whether we were defined in the body of that class, below whatever decorator."""
-        place, _, name = getattr(self.target, "__qualname__", "").rpartition(".")
-        return (
-            place == cls.__qualname__
-            and self.target.__module__ == cls.__module__
-            and not isinstance(vars(cls).get(name), staticmethod)
-        )
-
-    def _leads_here(self, value: Any) -> bool:
-        """Whether a method is us, perhaps below other decorators."""
-        found = [value]
-        for part in found:  # more of them come meanwhile
-            if part is self._function:
-                return True
-            found += [inner for inner in _wrapped_by(part) if not any(inner is f for f in found)]
+def _is_bound(target: Any, first: Any) -> bool:
+    """Whether the first argument of a call is the instance or class that a method is bound to."""
+    cls: Any = type(first)  # isinstance would ask a lazy proxy what it stands for
+    if cls in _NEVER_BOUND:
         return False
-
-    def refuse(self, refused: Refused) -> Any:
-        """A refusal in the caller's language."""
-        if self.on_denied == "return":
-            return refused.message
-        if callable(self.on_denied) and isinstance(refused.error, ApprovalDenied):
-            return self.on_denied(refused.error)
-        try:
-            raise refused.error
-        finally:
-            del refused  # or its error, which holds this frame, would wait for the collector
-
-    def guarded(self) -> AnyCallable:
-        """A function of the target's kind."""
-        target, gate = self.target, self.gate
-        form: Callable[..., AnyCallable]
-        if inspect.isasyncgenfunction(target):
-            form = gate.async_generator
-        elif inspect.isgeneratorfunction(target):
-            form = gate.generator
-        elif is_async(target):
-            form = gate.coroutine
-        else:
-            form = gate.plain
-        function = functools.wraps(target)(form(target, self.name_arguments, self.refuse))
-        if inspect.isfunction(target) and inspect.isfunction(function):
-            # For introspection only: what takes `*args, **kwargs` uses no defaults of its own.
-            function.__defaults__ = target.__defaults__
-            function.__kwdefaults__ = target.__kwdefaults__
-        self._function = function
-        return function
+    if _is_method(target, cls) or (issubclass(cls, type) and _is_method(target, first)):
+        return True
+    own = object.__getattribute__(first, "__dict__") if cls.__dictoffset__ else None
+    return type(own) is dict and any(
+        type(value) is MethodType and _leads_to(target, value) for value in own.values()
+    )
 
 
-def _wrapped_by(value: Any) -> Iterator[Any]:
-    """What a decorator's object may wrap: functions, and objects with `__get__`."""
-    kind = type(value)  # not isinstance, as above
-    if issubclass(kind, FunctionType):
-        yield from filter(None, [vars(value).get("__wrapped__")])
-    elif hasattr(kind, "__get__") and not issubclass(kind, type):
-        for name in ("__wrapped__", "__func__", "fget", "fset", "fdel"):
-            with suppress(Exception):
-                yield getattr(value, name)
-        with suppress(TypeError):  # it has slots only
-            yield from (part for part in tuple(vars(value).values()) if callable(part))
+@functools.lru_cache(maxsize=1000)
+def _is_method(target: Any, owner: Any) -> bool:
+    place, _, name = target.__qualname__.rpartition(".")
+    for cls in owner.__mro__:
+        in_its_body = (cls.__module__, cls.__qualname__) == (target.__module__, place)
+        if in_its_body and not isinstance(vars(cls).get(name), staticmethod):
+            return True
+        for value in [*vars(cls).values()]:
+            if not isinstance(value, staticmethod) and _leads_to(target, value):
+                return True
+    return False
 
 
-# Of the attributes that `inspect` and frameworks read, those that name the code that runs.
-_CODE_ATTRIBUTES = frozenset(
-    {"__code__", "__defaults__", "__kwdefaults__", "__closure__", "__globals__", "__self__"}
-)
+def _leads_to(target: Any, method: Any) -> bool:
+    """Whether a method is this function, perhaps below other decorators."""
+    with suppress(Exception):  # attributes of a stranger's object can be any code
+        if hasattr(type(method), "__get__"):
+            parts = method, getattr(method, "fget", None), *getattr(method, "__dict__", {}).values()
+            return any(inspect.unwrap(p, stop=lambda p: p is target) is target for p in parts)
+    return False
+
+
+# Those by which `inspect.iscoroutinefunction` knows that a bound method is async.
+_CODE_ATTRIBUTES = frozenset({"__code__", "__defaults__", "__kwdefaults__"})
 
 
 class _Guarded:
@@ -219,7 +156,7 @@ class _Guarded:
         functools.update_wrapper(self, target, updated=())
         self._options = options
         self._on_denied = on_denied
-        self._function = _Edge(target, options, on_denied).guarded()
+        self._function = _guarded(target, options, on_denied)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -259,9 +196,9 @@ def _tool_of_llama_index(target: Any, options: Options, on_denied: OnDenied) -> 
     """
     about = getattr(target, "metadata", None)  # where it keeps its name and description
     name = getattr(about, "name", None) or type(target).__name__
-    told = name, getattr(about, "description", None) or inspect.getdoc(target)
+    shown_as = name, getattr(about, "description", None) or inspect.getdoc(target)
     ways = {
-        way: staticmethod(_Edge(getattr(target, way), options, on_denied, told=told).guarded())
+        way: staticmethod(_guarded(getattr(target, way), options, on_denied, shown_as))
         for way in ("__call__", "call", "acall")
         if hasattr(target, way)
     }

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     #: What a refused call returns; a `str` where it is "return" that was asked for.
     D = TypeVarWithDefault("D", covariant=True, default=str)
     _Returning = Literal["return"] | Callable[[ApprovalDenied], D]
+    _Async = Callable[P, Coroutine[Any, Any, R]]
+    _Steps = Callable[P, Iterator[Y]]
+    _AsyncSteps = Callable[P, AsyncIterator[Y]]
 
     class _GuardOr(Protocol[D]):
         """`guard(...)` whose denials return: what a callable returns may be a `D` as well."""
@@ -44,15 +47,11 @@ if TYPE_CHECKING:
         @overload
         def __call__(self, target: Tool, /) -> Tool: ...
         @overload
-        def __call__(
-            self, target: Callable[P, AsyncIterator[Y]], /
-        ) -> Callable[P, AsyncIterator[Y | D]]: ...
+        def __call__(self, target: _AsyncSteps[P, Y], /) -> _AsyncSteps[P, Y | D]: ...
         @overload
-        def __call__(self, target: Callable[P, Iterator[Y]], /) -> Callable[P, Iterator[Y | D]]: ...
+        def __call__(self, target: _Steps[P, Y], /) -> _Steps[P, Y | D]: ...
         @overload
-        def __call__(
-            self, target: Callable[P, Coroutine[Any, Any, R]], /
-        ) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
+        def __call__(self, target: _Async[P, R], /) -> _Async[P, R | D]: ...
         @overload
         def __call__(self, target: Callable[P, R], /) -> Callable[P, R | D]: ...
 
@@ -77,19 +76,16 @@ def guard(*, on_denied: _Returning[D], **options: Unpack[_Given]) -> _GuardOr[D]
 def guard(target: Tool, *, on_denied: Literal["return"], **options: Unpack[_Given]) -> Tool: ...
 @overload
 def guard(
-    target: Callable[P, AsyncIterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]
-) -> Callable[P, AsyncIterator[Y | D]]: ...
+    target: _AsyncSteps[P, Y], *, on_denied: _Returning[D], **options: Unpack[_Given]
+) -> _AsyncSteps[P, Y | D]: ...
 @overload
 def guard(
-    target: Callable[P, Iterator[Y]], *, on_denied: _Returning[D], **options: Unpack[_Given]
-) -> Callable[P, Iterator[Y | D]]: ...
+    target: _Steps[P, Y], *, on_denied: _Returning[D], **options: Unpack[_Given]
+) -> _Steps[P, Y | D]: ...
 @overload
 def guard(
-    target: Callable[P, Coroutine[Any, Any, R]],
-    *,
-    on_denied: _Returning[D],
-    **options: Unpack[_Given],
-) -> Callable[P, Coroutine[Any, Any, R | D]]: ...
+    target: _Async[P, R], *, on_denied: _Returning[D], **options: Unpack[_Given]
+) -> _Async[P, R | D]: ...
 @overload
 def guard(
     target: Callable[P, R], *, on_denied: _Returning[D], **options: Unpack[_Given]
@@ -146,9 +142,11 @@ def guard(
                 "guard(on_denied=...) is for plain callables: a tool answers its agent, "
                 f"and {type(target).__name__} {target.name!r} is a tool"
             )
-        from actionguard._tool import guard_tool
+        from actionguard._tool import guarded_with, signatures_of
 
-        return guard_tool(target, options)
+        guarded = guarded_with(target, options)
+        options.check_names(f"the tool {target.name!r}", signatures_of([guarded]))
+        return guarded
 
     decorate.__qualname__ = "guard(...)"  # for Python's own error if it is called wrongly
     return decorate if target is None else decorate(target)

@@ -9,35 +9,32 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
-#: What frameworks inject, by the top-level module and the name of its class (or of a base).
-_INJECTED = frozenset(
-    {
-        ("langchain_core", "RunnableConfig"),
-        ("langchain_core", "BaseRunManager"),
-        ("langchain_core", "BaseCallbackManager"),
-        ("langchain_core", "InjectedToolArg"),
-        ("langchain_core", "BaseRetriever"),  # a retriever tool of langchain-core 0.3 passes these
-        ("langchain_core", "BasePromptTemplate"),
-        ("langgraph", "Runtime"),
-        ("langgraph", "ToolRuntime"),
-        ("agents", "RunContextWrapper"),
-        ("agents", "ToolContext"),
-        ("pydantic_ai", "RunContext"),
-        ("mcp", "Context"),
-        ("fastmcp", "Context"),
-        ("llama_index", "Context"),
-        ("workflows", "Context"),  # where LlamaIndex's comes from
-        ("google", "ToolContext"),
-        ("strands", "ToolContext"),
-    }
-)
+#: What frameworks inject: the names of its classes (or of their bases) by top-level module.
+_INJECTED: dict[str, set[str]] = {
+    "langchain_core": {
+        "RunnableConfig",
+        "BaseRunManager",
+        "BaseCallbackManager",
+        "InjectedToolArg",
+        "BaseRetriever",  # a retriever tool of langchain-core 0.3 passes these
+        "BasePromptTemplate",
+    },
+    "langgraph": {"Runtime", "ToolRuntime"},
+    "agents": {"RunContextWrapper", "ToolContext"},
+    "pydantic_ai": {"RunContext"},
+    "mcp": {"Context"},
+    "fastmcp": {"Context"},
+    "llama_index": {"Context"},
+    "workflows": {"Context"},  # where LlamaIndex's comes from
+    "google": {"ToolContext"},
+    "strands": {"ToolContext"},
+}
 
 _WITH_PARTS = (typing.Union, type(int | str), typing.Annotated)
 
@@ -50,27 +47,25 @@ def is_async(function: Any) -> bool:
 def takes_one_argument(function: Callable[..., Any]) -> bool:
     """Whether it can be called with one argument, or its signature cannot be read."""
     try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none
+        inspect.signature(function).bind(None)
+    except ValueError:  # some builtins have none
         return True
-    try:
-        signature.bind(None)
     except TypeError:
         return False
     return True
 
 
-def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of a callable; none if they cannot be read."""
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """The parameters of a callable; None if they cannot be read."""
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return []
+        return None
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """What each parameter is annotated with, resolved where that is possible."""
-    hints = {p.name: p.annotation for p in parameters_of(function)}
+    hints = {p.name: p.annotation for p in parameters_of(function) or ()}
     owner: Any = function
     while isinstance(owner, functools.partial):
         owner = owner.func
@@ -81,9 +76,8 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     scope = getattr(owner, "__globals__", None) or vars(module)
     for name, hint in hints.items():
         if isinstance(hint, str):  # one by one, as one may name what exists for type checkers only
-            alone: Any = SimpleNamespace(__annotations__={name: hint})
             with suppress(Exception):
-                hints.update(typing.get_type_hints(alone, scope, include_extras=True))
+                hints[name] = eval(hint, scope)  # noqa: S307 - Python itself would, to resolve it
     return hints
 
 
@@ -96,7 +90,7 @@ def is_injected(hint: Any) -> bool:
     """Whether what is annotated like this is filled in by a known framework."""
     with suppress(Exception):  # an annotation may be any object
         return any(
-            (base.__module__.partition(".")[0], base.__name__) in _INJECTED
+            base.__name__ in _INJECTED.get(base.__module__.partition(".")[0], ())
             for cls in _classes_in(hint)
             for base in cls.__mro__
         )
@@ -124,46 +118,43 @@ class Signature:
         target: The callable. If its signature cannot be read, positional arguments are called
             `args`, and keyword arguments keep their names.
         hidden: Names that are passed to the body only.
-        skip_first: Whether the first parameter is filled by binding (`self`, `cls`).
+        rules: Names that a policy's rules look at.
     """
 
     def __init__(
-        self, target: Callable[..., Any], hidden: Collection[str] = (), *, skip_first: bool = False
+        self, target: Callable[..., Any], hidden: Collection[str], rules: frozenset[str]
     ) -> None:
         self.hidden = frozenset(hidden)
-        self._skip_first = skip_first
-        #: The names an argument can have, hidden or not; None if it can have any, or they cannot be
-        #: read.
-        self.names: frozenset[str] | None = None
-        #: The parameters, whether or not they are hidden; None if they cannot be read.
-        self.parameters: list[str] | None = None
-        #: The name of `**kwargs`, which no argument has, as they are laid flat; "" without it.
-        self.flat = ""
-        self._called = getattr(target, "__qualname__", None) or type(target).__qualname__
-        self._shown: list[inspect.Parameter] | None = None
-        self._real: list[inspect.Parameter] | None = None
-        try:
-            self._shown = list(inspect.signature(target).parameters.values())
-        except (ValueError, TypeError):
-            return
-        if hasattr(target, "__wrapped__"):
-            with suppress(ValueError):  # functools.lru_cache takes what it wraps takes
-                real = inspect.signature(target, follow_wrapped=False)
-                self._real = list(real.parameters.values())
-        # What is bound to a `*args` is only the first of them.
-        bound = skip_first and self._shown and self._shown[0].kind is not _VAR_POSITIONAL
-        shown = self._shown[1 if bound else 0 :]
-        self.parameters = [p.name for p in shown]
-        self.names = frozenset(self.parameters)
-        if shown and shown[-1].kind is _VAR_KEYWORD and shown[-1].name not in self.hidden:
-            self.flat, self.names = shown[-1].name, None
+        self._rules = rules
+        self._target = target
+        self._parameters = parameters_of(target)
+        parameters = self._parameters or []
+        flat = [p.name for p in parameters if p.kind is _VAR_KEYWORD and p.name not in self.hidden]
+        # The name of `**kwargs`, which no argument has, as they are laid flat.
+        self._flat = flat[0] if flat else ""
+        #: The names that arguments have, hidden or not.
+        self.names = [p.name for p in parameters if p.name != self._flat]
+        #: Whether an argument can have any other name, too.
+        self.is_open = bool(self._flat) or self._parameters is None
+
+    def takes(self, name: str) -> bool:
+        """Whether there may be a parameter of that name."""
+        return self._parameters is None or name in (*self.names, self._flat)
 
     def sees(self, name: str) -> bool:
         """Whether there may be an argument of that name that is not hidden."""
-        return name not in self.hidden and (self.names is None or name in self.names)
+        is_there = name in self.names or (self.is_open and name != self._flat)
+        return is_there and name not in self.hidden
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_bound: bool = False
+    ) -> dict[str, Any]:
         """Name a call's arguments, defaults filled in.
+
+        Args:
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+            is_bound: Whether the first argument is what a method is bound to, and not shown.
 
         Returns:
             The arguments by name, in a dict of their own; `Unnamed` if they have no names.
@@ -171,83 +162,80 @@ class Signature:
         Raises:
             TypeError: The arguments do not fit, with the message of the callable itself.
         """
-        try:
-            return self._bind(*args, **kwargs)
-        except TypeError:
-            # A decorator may show the signature of what it wraps and take more than that: then a
-            # rule cannot tell which defaults are filled in.
-            if self._bind_real is None:
-                raise
-            self._bind_real(*args, **kwargs)
-        return Unnamed(self._unnamed(*args, **kwargs))
+        shown = args[1:] if is_bound else args
+        if self._parameters is None:
+            named = self._unnamed(shown, kwargs)
+        else:
+            try:
+                named = self._bind(*args, **kwargs)
+            except TypeError:
+                if not self._fits_unshown(args, kwargs):
+                    raise
+                return Unnamed(self._unnamed(shown, kwargs))
+            if is_bound:
+                first = self._parameters[0]
+                if first.kind is not _VAR_POSITIONAL:
+                    named.pop(first.name, None)
+                elif first.name in named:
+                    named[first.name] = shown
+            if self._flat:
+                named = self._laid_flat(named, named.pop(self._flat))
+        return named if self._nameless <= named.keys() else Unnamed(named)
+
+    def _fits_unshown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        # A decorator may show the signature of what it wraps and take other arguments: then a rule
+        # cannot tell which defaults are filled in.
+        with suppress(TypeError, ValueError):
+            inspect.signature(self._target, follow_wrapped=False).bind(*args, **kwargs)
+            return True
+        return False
+
+    @cached_property
+    def _nameless(self) -> frozenset[str]:
+        # What rules look at and no parameter is called: if it is not there, it may have been given
+        # by position, or the rule has a typo.
+        return self._rules.difference(self.names) if self.is_open else frozenset()
 
     # Not before the first call, as compiling takes longer than all the rest of guarding.
     @cached_property
     def _bind(self) -> Callable[..., dict[str, Any]]:
-        if self._shown is None:
-            return self._unnamed
-        return _compile(self._called, self._shown, self.hidden, skip_first=self._skip_first)
+        """A function with the same parameters that returns its visible arguments by name.
 
-    @cached_property
-    def _bind_real(self) -> Callable[..., object] | None:
-        return None if self._real is None else _compile(self._called, self._real, ())
+        Compiled, as dataclasses compile `__init__`: the interpreter itself binds and complains, at
+        a tenth of the cost of `Signature.bind` (0.4 instead of 4 microseconds).
+        """
+        parameters = self._parameters or []
+        # The source holds nothing but parameters' names, which `inspect` has checked; the defaults
+        # are put in afterwards.
+        header = inspect.Signature(
+            [
+                p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else None)
+                for p in parameters
+            ]
+        )
+        named = [f"{p.name!r}: {p.name}" for p in parameters if p.name not in self.hidden]
+        scope: dict[str, Any] = {}
+        exec(f"def bind{header}: return {{{', '.join(named)}}}", scope)  # noqa: S102
+        bind: Any = scope["bind"]
+        optional = [p for p in parameters if p.default is not p.empty]
+        bind.__defaults__ = tuple(p.default for p in optional if p.kind is not _KEYWORD_ONLY)
+        bind.__kwdefaults__ = {p.name: p.default for p in optional if p.kind is _KEYWORD_ONLY}
+        bind.__qualname__ = getattr(self._target, "__qualname__", type(self._target).__qualname__)
+        return bind  # type: ignore[no-any-return]
 
-    def _unnamed(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _laid_flat(self, named: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+        """Add `**kwargs`; a keyword that collides with a positional-only name is shown as well."""
+        collided = False
+        for name, value in rest.items():
+            if name not in self.hidden:
+                free = name
+                while free in named:
+                    collided, free = True, f"**{free}"
+                named[free] = value
+        return Unnamed(named) if collided else named
+
+    def _unnamed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         visible = {name: value for name, value in kwargs.items() if name not in self.hidden}
-        args = args[1:] if self._skip_first else args
         if not args:
             return visible
         return Unnamed({"*args" if "args" in visible else "args": args, **visible})
-
-
-def _compile(
-    called: str,
-    parameters: list[inspect.Parameter],
-    hidden: Collection[str],
-    *,
-    skip_first: bool = False,
-) -> Callable[..., dict[str, Any]]:
-    """A function with these parameters that returns its visible arguments by name.
-
-    Compiled, as dataclasses compile `__init__`: the interpreter itself then binds and complains,
-    at a tenth of the cost of `Signature.bind` (0.4 instead of 4 microseconds).
-    """
-    # The source holds nothing but parameters' names, which `inspect` has checked; the defaults are
-    # put in afterwards.
-    header = inspect.Signature(
-        [
-            p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else None)
-            for p in parameters
-        ]
-    )
-    shown = [p for p in parameters[1 if skip_first else 0 :] if p.name not in hidden]
-    named = [f"{p.name!r}: {p.name}" for p in shown if p.kind is not _VAR_KEYWORD]
-    first = parameters[0] if skip_first and parameters else None
-    if first is not None and first.kind is _VAR_POSITIONAL and first.name not in hidden:
-        named.insert(0, f"{first.name!r}: {first.name}[1:]")
-    result = "{" + ", ".join(named) + "}"
-    if shown and shown[-1].kind is _VAR_KEYWORD:
-        result = f"_actionguard_lay_flat({result}, {shown[-1].name})"
-    scope: dict[str, Any] = {"_actionguard_lay_flat": functools.partial(_lay_flat, hidden)}
-    exec(f"def bind{header}: return {result}", scope)  # noqa: S102
-    bind: Any = scope["bind"]
-    optional = [p for p in parameters if p.default is not p.empty]
-    bind.__defaults__ = tuple(p.default for p in optional if p.kind is not _KEYWORD_ONLY)
-    bind.__kwdefaults__ = {p.name: p.default for p in optional if p.kind is _KEYWORD_ONLY}
-    bind.__qualname__ = called
-    return bind  # type: ignore[no-any-return]
-
-
-def _lay_flat(
-    hidden: Collection[str], named: dict[str, Any], rest: dict[str, Any]
-) -> dict[str, Any]:
-    """Add `**kwargs`; a keyword that collides with a positional-only name keeps both visible."""
-    collided = False
-    for name, value in rest.items():
-        if name in hidden:
-            continue
-        free = name
-        while free in named:
-            collided, free = True, f"**{free}"
-        named[free] = value
-    return Unnamed(named) if collided else named

@@ -8,8 +8,9 @@ import functools
 import inspect
 import sys
 from abc import ABCMeta
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import run_in_executor
@@ -17,11 +18,12 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.tools.base import FILTERED_ARGS, get_all_basemodel_annotations
 from langchain_core.utils.pydantic import get_fields
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from actionguard._gate import AnyCallable, Refused
 from actionguard._options import Options
-from actionguard._signature import Signature, Unnamed, hints_of, is_injected, parameters_of
+from actionguard._signature import Signature, Unnamed, hints_of, is_injected
 from actionguard.policy import rule_names
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 else:
     # A model among the bases would bring its fields before those of the tool's own class.
     _Base = object
-
-AnyTool = TypeVar("AnyTool", bound=BaseTool)
 
 # The fields that hold the body of a tool made from functions.
 _BODIES = ("func", "coroutine")
@@ -40,8 +40,6 @@ _ASYNC = ("_arun", "coroutine", "ainvoke", "arun")
 _OPTIONS = frozenset({"input", *inspect.signature(BaseTool.run).parameters})
 # Under this keyword a run hands its call's id to the gate. No parameter can have that name.
 _CALL_ID = "actionguard:tool_call_id"
-# A model's state besides its `__dict__`.
-_STATE = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 class ApprovalWrappedTool(_Base):
@@ -72,11 +70,10 @@ class ApprovalWrappedTool(_Base):
 
     def __delattr__(self, name: str) -> None:
         delattr(self._actionguard.bare, name)
-        vars(self).pop(name, None)
         self._actionguard.renew()
 
     def __copy__(self) -> Any:
-        return self._actionguard.guard(copy.copy(self._actionguard.bare))
+        return guarded_with(self)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
         return self._actionguard.guard(copy.deepcopy(self._actionguard.bare, memo))
@@ -89,13 +86,6 @@ class ApprovalWrappedTool(_Base):
         return guarded_with, (self._actionguard.bare, *self._actionguard.guards)
 
 
-def guard_tool(tool: AnyTool, options: Options) -> AnyTool:
-    """A copy of the tool with the gate between validation and body."""
-    guarded: AnyTool = guarded_with(tool, options)
-    check_names(options, [guarded], f"the tool {tool.name!r}")
-    return guarded
-
-
 def guarded_with(tool: Any, *guards: Options) -> Any:
     """A copy of the tool with further guards, the last of which asks first."""
     if isinstance(tool, ApprovalWrappedTool):
@@ -104,36 +94,16 @@ def guarded_with(tool: Any, *guards: Options) -> Any:
     return _Behind(copy.copy(tool), guards).face
 
 
-def check_names(options: Options, tools: list[Any], owner: str) -> None:
-    """Check that each name in the options is that of an argument of one of the tools.
-
-    Args:
-        options: What the tools are guarded with.
-        tools: Guarded tools.
-        owner: What is guarded, for messages.
-
-    Raises:
-        ValueError: A name is not there, or nobody would be shown the argument.
-    """
-    shown = rule_names(options.policy) | options.secret
-    unclear = shown | options.exclude
-    known: list[_Arguments] = []
+def signatures_of(tools: Iterable[Any]) -> Iterator[Signature]:
+    """How the arguments of guarded tools are named."""
     for tool in tools:
-        if not unclear:  # as soon as possible: there may be a thousand tools
-            break
-        its_own = _Arguments(tool._actionguard.bare, "_run", options)
-        known.append(its_own)
-        unclear -= {n for n in unclear if (its_own.sees(n) if n in shown else its_own.takes(n))}
-    if known and unclear:
-        each = [arguments.parameters for arguments in known]
-        parameters = None if None in each else sorted({n for names in each for n in names or ()})
-        options.check_names(owner, parameters, lambda name: name not in unclear)
+        yield _Arguments(tool._actionguard.bare, "_run", tool._actionguard.guards[-1])
 
 
 class _Behind:
     """What stands behind a face: the bare tool, its guards, and the guarded ways to its body."""
 
-    __slots__ = ("_gated", "_ways", "bare", "face", "guards")
+    __slots__ = ("_ways", "bare", "face", "guards")
 
     def __init__(self, bare: BaseTool, guards: tuple[Options, ...]) -> None:
         self.bare = bare
@@ -150,16 +120,14 @@ class _Behind:
     def renew(self) -> None:
         """Forget what was made for the bare tool's earlier name, schema and body."""
         self._ways: dict[str, AnyCallable] = {}
-        self._gated: dict[str, AnyCallable] = {}
         self.show()
 
     def show(self) -> None:
         """Show the bare tool's state, but functions in its fields behind their gates."""
-        state = vars(self.bare)
-        functions = {name: self.way(name) for name in _BODIES if callable(state.get(name))}
-        vars(self.face).update({**state, **functions})
-        for part in _STATE:
-            object.__setattr__(self.face, part, getattr(self.bare, part))
+        state = BaseModel.__getstate__(self.bare)
+        fields = state["__dict__"]
+        functions = {name: self.way(name) for name in _BODIES if callable(fields.get(name))}
+        BaseModel.__setstate__(self.face, {**state, "__dict__": {**fields, **functions}})
 
     def way(self, name: str) -> AnyCallable:
         """The guarded form of the bare tool's method or function of this name."""
@@ -170,12 +138,13 @@ class _Behind:
 
     def _new_way(self, name: str) -> AnyCallable:
         guarded: Any
+        behind_gates = functools.cache(lambda: self._behind_gates(name))  # at the first call
         if name in _ASYNC:
 
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 args, kwargs, call_id = _taken(name, args, kwargs)
                 try:
-                    return await self._behind_gates(name)(*args, **kwargs)
+                    return await behind_gates()(*args, **kwargs)
                 except Refused as refused:
                     return self._answer(name, refused, call_id)
                 finally:
@@ -186,7 +155,7 @@ class _Behind:
             def guarded(*args: Any, **kwargs: Any) -> Any:
                 args, kwargs, call_id = _taken(name, args, kwargs)
                 try:
-                    return self._behind_gates(name)(*args, **kwargs)
+                    return behind_gates()(*args, **kwargs)
                 except Refused as refused:
                     return self._answer(name, refused, call_id)
                 finally:
@@ -203,24 +172,21 @@ class _Behind:
 
     def _behind_gates(self, name: str) -> AnyCallable:
         """The bare tool's method or function behind a gate for each guard."""
-        gated = self._gated
-        if name not in gated:
-            bare: Any = self.bare
-            run = getattr(bare, name)
-            in_executor = name == "_arun" and _is_plain(bare)
-            if in_executor:
-                run = functools.partial(_in_executor, bare)
-            # That of a tool with a coroutine alone only says so: nobody is asked for that.
-            nothing = name == "_run" and _is_core(bare, name) and not bare.func
-            for options in () if nothing else self.guards:
-                gate = options.gate(bare.name, bare.description)
-                arguments = _Arguments(bare, name, options)
-                bind = arguments.bind_input if name in _ENTRIES else arguments.bind
-                run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, _hand_on)
-            if in_executor and sys.version_info < (3, 11):
-                run = functools.partial(_with_config, run)
-            gated[name] = run
-        return gated[name]
+        bare: Any = self.bare
+        run = getattr(bare, name)
+        in_executor = name == "_arun" and _is_plain(bare)
+        if in_executor:
+            run = functools.partial(_in_executor, bare)
+        # That of a tool with a coroutine alone only says so: nobody is asked for that.
+        nothing = name == "_run" and _is_core(bare, name) and not bare.func
+        for options in () if nothing else self.guards:
+            gate = options.gate(bare.name, bare.description)
+            arguments = _Arguments(bare, name, options)
+            bind = arguments.bind_input if name in _ENTRIES else arguments.bind_call
+            run = (gate.coroutine if name in _ASYNC else gate.plain)(run, bind, _hand_on)
+        if in_executor and sys.version_info < (3, 11):
+            run = functools.partial(_with_config, run)
+        return run  # type: ignore[no-any-return]
 
     def _answer(self, name: str, refused: Refused, call_id: str | None) -> Any:
         """What the caller gets in place of a result."""
@@ -348,64 +314,50 @@ class _Arguments(Signature):
     """
 
     def __init__(self, tool: Any, way: str, options: Options) -> None:
-        self._tool = tool
         body = _body_of(tool, way)
         schema = None if way == "__call__" else tool.args_schema
         fields = {} if schema is None else _fields_of(schema)
         hints = hints_of(body)
         annotations = [*hints.items(), *((name, hint) for name, (hint, _) in fields.items())]
-        hidden = {name for name, hint in annotations if is_injected(hint)}
-        hidden.update(hints.keys() & set(FILTERED_ARGS) - fields.keys())
+        hidden = options.exclude.union(name for name, hint in annotations if is_injected(hint))
+        hidden |= hints.keys() & set(FILTERED_ARGS) - fields.keys()
         if way not in _BODIES and body in [getattr(tool, name, None) for name in _BODIES]:
             # The method that runs it takes these for itself.
-            hidden.update(("config", "run_manager"))
-        super().__init__(body, hidden.union(options.exclude))
+            hidden |= {"config", "run_manager"}
+        super().__init__(body, hidden, rule_names(options.policy))
+        parameters = list(enumerate(self._parameters or ()))
+        required = [(p.name, at) for at, p in parameters if p.default is p.empty]
         # The runtime fills these in behind the gate.
-        required = [p.name if p.default is p.empty else "" for p in parameters_of(body)]
-        self._later = [(name, at) for at, name in enumerate(required) if name in self.hidden]
-        self._defaults = [(n, d) for n, (_, d) in fields.items() if d is not PydanticUndefined]
-        if schema is not None and self.parameters is not None:
-            self.parameters = sorted({*fields, *self.parameters})
-            is_open = isinstance(schema, dict) and schema.get("additionalProperties")
-            if not (self.flat and is_open):
-                self.names = frozenset(self.parameters)
-        # What rules look at and only `**kwargs` could bring: a call without it is held.
-        named = {*fields, *(self.parameters or ())} - {self.flat}
-        rules = rule_names(options.policy) if self.names is None else frozenset()
-        self._nameless = rules - named
+        self._later = [(name, at) for name, at in required if name in hidden]
+        self._defaults = {n: d for n, (_, d) in fields.items() if d is not PydanticUndefined}
+        if schema is not None and self._parameters is not None:
+            self.names = sorted({*fields, *self.names})
+            self.is_open &= isinstance(schema, dict) and bool(schema.get("additionalProperties"))
 
-    def takes(self, name: str) -> bool:
-        """Whether there may be an argument of that name, hidden or not."""
-        return self.parameters is None or name in self.parameters
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Name the arguments of a call, as `Signature` does."""
+    def bind_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Name the arguments of a call after validation."""
         given = {name: value for name, value in kwargs.items() if name not in self.hidden}
         given.update((name, None) for name, at in self._later if at >= len(args))
-        named = super().bind(args, given)
-        for name, default in () if args else self._defaults:
+        named = self.bind(args, given)
+        for name, default in () if args else self._defaults.items():
             named.setdefault(name, default)
-        return self._visible(named)
+        return self._without_runtime(named)
 
     def bind_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Name what `invoke` or the like was given, all of it, as validation will name it."""
-        given, call_id = _input_of(args, kwargs)
-        came = {**given} if isinstance(given, dict) else {"input": given}
-        came.update((name, value) for name, value in kwargs.items() if name not in _OPTIONS)
-        named: dict[str, Any]
-        try:
-            named = self.bind(*self._tool._to_args_and_kwargs(given, call_id))
-        except Exception:  # such a method may take what does not fit the schema
-            named = Unnamed()
-        for name, value in came.items():
-            named.setdefault(name, value)
-        return self._visible(named)
+        """Name what `invoke` or the like was given, as it came: it validates that itself."""
+        given, _ = _input_of(args, kwargs)
+        named = {**self._defaults, **given} if isinstance(given, dict) else {"input": given}
+        named.update((name, value) for name, value in kwargs.items() if name not in _OPTIONS)
+        named = self._without_runtime(named)
+        # Under another name, or by a default of the body, there may be what a rule looks at.
+        looked_at = {name for name in self._rules if self.sees(name)}
+        return named if looked_at <= named.keys() else Unnamed(named)
 
-    def _visible(self, named: dict[str, Any]) -> dict[str, Any]:
+    def _without_runtime(self, named: dict[str, Any]) -> dict[str, Any]:
         for name, value in tuple(named.items()):
             if name in self.hidden or _is_runtime(type(value)):
                 del named[name]
-        return named if self._nameless <= named.keys() else Unnamed(named)
+        return named
 
 
 _is_runtime: Any = functools.lru_cache(maxsize=1000)(is_injected)

@@ -12,11 +12,11 @@ from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel
 
 from actionguard._guard import guard
-from actionguard._options import check_memory, check_policy, checked_options, what_was_meant
-from actionguard._tool import ApprovalWrappedTool, check_names, guarded_with
+from actionguard._options import checked_options
+from actionguard._tool import ApprovalWrappedTool, guarded_with, signatures_of
 from actionguard.audit import AuditLog
 from actionguard.channels.base import ApprovalChannel
-from actionguard.policy import Policy, rule_names
+from actionguard.policy import Policy
 
 __all__ = ["ApprovalWrappedTool", "guard", "guard_tools"]
 
@@ -60,24 +60,22 @@ def guard_tools(
     options = checked_options(
         "guard_tools", policy=shared, channel=channel, audit=audit, exclude=exclude, secret=secret
     )
+    own = {}
     for name, its_policy in by_name.items():
         if name not in names:
             raise ValueError(
                 f"guard_tools(policy={{...}}) names {name!r}, which is not one of the tools; "
                 f"they are: {', '.join(map(repr, names)) or 'none'}"
             )
-        check_policy(f"guard_tools(policy={{{name!r}: ...}})", its_policy)
-        assert options.fallback.audit is not None
-        check_memory("guard_tools", its_policy, options.fallback.audit)
-    own = {name: replace(options, policy=its_policy) for name, its_policy in by_name.items()}
+        own[name] = options.with_policy(f"guard_tools(policy={{{name!r}: ...}})", its_policy)
     guarded = [guarded_with(tool, own.get(tool.name, options)) for tool in all_tools]
-    check_names(options, guarded, "any of the tools")
+    if guarded:
+        options.check_names("any of the tools", signatures_of(guarded))
     for tool in guarded:
         if tool.name in own:
-            rules = rule_names(own[tool.name].policy)
-            # Further names may be those of other tools' arguments.
-            its_own = replace(own[tool.name], exclude=options.exclude & rules, secret=frozenset())
-            check_names(its_own, [tool], f"the tool {tool.name!r}")
+            # Other names may be those of other tools' arguments.
+            rules_only = replace(own[tool.name], exclude=frozenset(), secret=frozenset())
+            rules_only.check_names(f"the tool {tool.name!r}", signatures_of([tool]))
     return guarded
 
 
@@ -85,9 +83,7 @@ def _as_tool(tool: Any) -> BaseTool:
     if isinstance(tool, BaseTool):
         return tool
     if isinstance(tool, type) or not callable(tool):
-        hint = ": make an instance of it" if isinstance(tool, type) else what_was_meant(tool)
+        is_dict = isinstance(tool, Mapping)
+        hint = ": a tool that its provider runs cannot be guarded" if is_dict else ""
         raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{hint}")
-    try:
-        return make_tool(tool)  # type: ignore[no-any-return]
-    except ValueError as error:  # it does not name the function
-        raise ValueError(f"guard_tools() cannot make a tool of {tool!r}: {error}") from error
+    return make_tool(tool)  # type: ignore[no-any-return]
