@@ -455,12 +455,13 @@ def test_full_disk(small_disk: Path) -> None:
 def test_disk_that_gets_full(small_disk: Path) -> None:
     """It is noticed before the call runs, also by a process that has used the log."""
     log = small_disk / "audit.jsonl"
+    used = AuditLog(log)
     pay_until_refused(log, range(1))
     with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(b"x" * 1_000)
 
-    assert pay_until_refused(log, range(1, 3)) == ([], [1, 2])
+    assert pay_until_refused(used.path, range(1, 3)) == ([], [1, 2])
 
 
 @pytest.mark.parametrize(

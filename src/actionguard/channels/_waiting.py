@@ -113,8 +113,8 @@ def run_sync(answer: Awaitable[T]) -> T:
     task = asyncio.ensure_future(answer, loop=loop)
     if asyncio._get_running_loop() is None:
         return _run(loop, task)
-    _, outcome = base.start_thread(partial(_run, loop, task))
     try:
+        _, outcome = base.start_thread(partial(_run, loop, task))
         return outcome.result()
     except BaseException:  # Ctrl-C: nobody waits any more
         with suppress(RuntimeError):  # the loop is closed: it is over already
