@@ -43,9 +43,11 @@ def is_async(function: Any) -> bool:
 def takes_one_argument(function: Callable[..., Any]) -> bool:
     """Whether it can be called with one argument, or its signature cannot be read."""
     try:
-        inspect.signature(function).bind(None)
-    except ValueError:  # some builtins have none
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
         return True
+    try:
+        signature.bind(None)
     except TypeError:
         return False
     return True

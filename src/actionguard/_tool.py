@@ -352,10 +352,8 @@ class _Arguments(Signature):
         return named if looked_at <= named.keys() else Unnamed(named)
 
     def _without_runtime(self, named: dict[str, Any]) -> dict[str, Any]:
-        for name, value in tuple(named.items()):
-            if name in self.hidden or _is_runtime(type(value)):
-                del named[name]
-        return named
+        shown = {n: v for n, v in named.items() if not (n in self.hidden or _is_runtime(type(v)))}
+        return type(named)(shown)  # it may be Unnamed
 
 
 _is_runtime: Any = functools.lru_cache(maxsize=1000)(is_injected)
