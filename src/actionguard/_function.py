@@ -11,7 +11,7 @@ from typing import Any
 
 from actionguard._gate import AnyCallable, Refused
 from actionguard._options import OnDenied, Options
-from actionguard._signature import Signature, injected_names, is_async
+from actionguard._signature import Signature, hints_of, is_async, is_injected
 from actionguard.exceptions import ApprovalDenied
 from actionguard.policy import rule_names
 
@@ -56,12 +56,11 @@ def _guarded(
     shown_as: tuple[str, str | None] | None = None,
 ) -> Any:
     """A function of the target's kind: named arguments going in, a refusal coming out."""
-    name, description = shown_as or (
-        getattr(target, "__name__", None) or type(target).__name__,
-        inspect.getdoc(target),
-    )
-    rules = rule_names(options.policy)
-    signature = Signature(target, options.exclude | injected_names(target), rules)
+    name = getattr(target, "__name__", None) or type(target).__name__
+    name, description = shown_as or (name, inspect.getdoc(target))
+    # The parameters that a known framework fills in itself are not the agent's.
+    injected = {parameter for parameter, hint in hints_of(target).items() if is_injected(hint)}
+    signature = Signature(target, options.exclude | injected, rule_names(options.policy))
     options.check_names(f"{name}()", [signature])
     gate = options.gate(name, description)
     is_function = inspect.isfunction(target)
@@ -79,8 +78,8 @@ def _guarded(
         form = gate.coroutine
     else:
         form = gate.plain
-    function: Any = form(target, bind, functools.partial(_refuse, on_denied))
-    functools.update_wrapper(function, target)
+    refuse = functools.partial(_refuse, on_denied)
+    function: Any = functools.wraps(target)(form(target, bind, refuse))
     if is_function:
         # For introspection only: what takes `*args, **kwargs` uses no defaults of its own.
         function.__defaults__ = target.__defaults__
@@ -113,7 +112,7 @@ def _is_bound(target: Any, first: Any) -> bool:
         return True
     own = object.__getattribute__(first, "__dict__") if cls.__dictoffset__ else None
     return type(own) is dict and any(
-        type(value) is MethodType and _leads_to(target, value) for value in own.values()
+        type(value) is MethodType and _leads_to(target, value.__func__) for value in own.values()
     )
 
 
@@ -124,23 +123,19 @@ def _is_method(target: Any, owner: Any) -> bool:
         in_its_body = (cls.__module__, cls.__qualname__) == (target.__module__, place)
         if in_its_body and not isinstance(vars(cls).get(name), staticmethod):
             return True
-        for value in [*vars(cls).values()]:
-            if not isinstance(value, staticmethod) and _leads_to(target, value):
-                return True
+        if any(_leads_to(target, value) for value in [*vars(cls).values()]):
+            return True
     return False
 
 
 def _leads_to(target: Any, method: Any) -> bool:
     """Whether a method is this function, perhaps below other decorators."""
     with suppress(Exception):  # attributes of a stranger's object can be any code
-        if hasattr(type(method), "__get__"):
-            parts = method, getattr(method, "fget", None), *getattr(method, "__dict__", {}).values()
+        if hasattr(type(method), "__get__") and not isinstance(method, staticmethod):
+            held = {} if inspect.isfunction(method) else getattr(method, "__dict__", {})
+            parts = [method, getattr(method, "fget", None), *held.values()]
             return any(inspect.unwrap(p, stop=lambda p: p is target) is target for p in parts)
     return False
-
-
-# Those by which `inspect.iscoroutinefunction` knows that a bound method is async.
-_CODE_ATTRIBUTES = frozenset({"__code__", "__defaults__", "__kwdefaults__"})
 
 
 class _Guarded:
@@ -168,9 +163,9 @@ class _Guarded:
         return self if bound is target else type(self)(bound, self._options, self._on_denied)
 
     def __getattr__(self, name: str) -> Any:
-        # Everything else is the target's, except the protocols by which it would be copied
-        # or pickled instead of us.
-        if name.startswith("__") and name not in _CODE_ATTRIBUTES:
+        # Everything else is the target's, except the protocols by which it would be copied or
+        # pickled instead of us. `inspect.iscoroutinefunction` reads the three of a bound method.
+        if name.startswith("__") and name not in ("__code__", "__defaults__", "__kwdefaults__"):
             raise AttributeError(name)
         return getattr(self.__wrapped__, name)
 

@@ -94,9 +94,8 @@ class Options:
         names: list[str] = []
         for signature in signatures:
             names += signature.names
-            missing -= {
-                n for n in missing if (signature.sees if n in shown else signature.takes)(n)
-            }
+            missing -= {n for n in missing & shown if signature.sees(n)}
+            missing -= {n for n in missing - shown if signature.takes(n)}
             if not missing:
                 return
         name = min(missing)

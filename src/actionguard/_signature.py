@@ -11,10 +11,6 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
-_VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
-_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
-
 #: What frameworks inject: the names of its classes (or of their bases) by top-level module.
 _INJECTED: dict[str, set[str]] = {
     "langchain_core": {
@@ -83,11 +79,6 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def injected_names(function: Callable[..., Any]) -> frozenset[str]:
-    """The parameters that a known framework fills in itself: they are not the agent's."""
-    return frozenset(name for name, hint in hints_of(function).items() if is_injected(hint))
-
-
 def is_injected(hint: Any) -> bool:
     """Whether what is annotated like this is filled in by a known framework."""
     with suppress(Exception):  # an annotation may be any object
@@ -131,7 +122,7 @@ class Signature:
         self._target = target
         self._parameters = parameters_of(target)
         parameters = self._parameters or []
-        flat = [p.name for p in parameters if p.kind is _VAR_KEYWORD and p.name not in self.hidden]
+        flat = [p.name for p in parameters if p.kind is p.VAR_KEYWORD and p.name not in self.hidden]
         # The name of `**kwargs`, which no argument has, as they are laid flat.
         self._flat = flat[0] if flat else ""
         #: The names that arguments have, hidden or not.
@@ -176,7 +167,7 @@ class Signature:
                 return Unnamed(self._unnamed(shown, kwargs))
             if is_bound:
                 first = self._parameters[0]
-                if first.kind is not _VAR_POSITIONAL:
+                if first.kind is not first.VAR_POSITIONAL:
                     named.pop(first.name, None)
                 elif first.name in named:
                     named[first.name] = shown
@@ -220,8 +211,8 @@ class Signature:
         exec(f"def bind{header}: return {{{', '.join(named)}}}", scope)  # noqa: S102
         bind: Any = scope["bind"]
         optional = [p for p in parameters if p.default is not p.empty]
-        bind.__defaults__ = tuple(p.default for p in optional if p.kind is not _KEYWORD_ONLY)
-        bind.__kwdefaults__ = {p.name: p.default for p in optional if p.kind is _KEYWORD_ONLY}
+        bind.__defaults__ = tuple(p.default for p in optional if p.kind is not p.KEYWORD_ONLY)
+        bind.__kwdefaults__ = {p.name: p.default for p in optional if p.kind is p.KEYWORD_ONLY}
         bind.__qualname__ = getattr(self._target, "__qualname__", type(self._target).__qualname__)
         return bind  # type: ignore[no-any-return]
 

@@ -325,10 +325,6 @@ class _Arguments(Signature):
             # The method that runs it takes these for itself.
             hidden |= {"config", "run_manager"}
         super().__init__(body, hidden, rule_names(options.policy))
-        parameters = list(enumerate(self._parameters or ()))
-        required = [(p.name, at) for at, p in parameters if p.default is p.empty]
-        # The runtime fills these in behind the gate.
-        self._later = [(name, at) for name, at in required if name in hidden]
         self._defaults = {n: d for n, (_, d) in fields.items() if d is not PydanticUndefined}
         if schema is not None and self._parameters is not None:
             self.names = sorted({*fields, *self.names})
@@ -337,7 +333,9 @@ class _Arguments(Signature):
     def bind_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call after validation."""
         given = {name: value for name, value in kwargs.items() if name not in self.hidden}
-        given.update((name, None) for name, at in self._later if at >= len(args))
+        for p in (self._parameters or [])[len(args) :]:
+            if p.name in self.hidden and p.default is p.empty:
+                given[p.name] = None  # the runtime fills it in behind the gate
         named = self.bind(args, given)
         for name, default in () if args else self._defaults.items():
             named.setdefault(name, default)
@@ -354,10 +352,8 @@ class _Arguments(Signature):
         return named if looked_at <= named.keys() else Unnamed(named)
 
     def _without_runtime(self, named: dict[str, Any]) -> dict[str, Any]:
-        for name, value in tuple(named.items()):
-            if name in self.hidden or _is_runtime(type(value)):
-                del named[name]
-        return named
+        shown = {n: v for n, v in named.items() if not (n in self.hidden or _is_runtime(type(v)))}
+        return type(named)(shown)  # it may be Unnamed
 
 
 _is_runtime: Any = functools.lru_cache(maxsize=1000)(is_injected)
