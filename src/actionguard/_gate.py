@@ -299,7 +299,6 @@ class _Passage:
 
     def asks(self) -> Action:
         """What the channel is asked: with a copy of the arguments, since it can do anything."""
-        self._id = self._id or new_id()
         self._watch()
         if self._before:
             self._asked = self._new_action()
@@ -448,10 +447,10 @@ class _Passage:
     # --- odds and ends ---
 
     def _new_action(self) -> Action:
-        gate = self._gate
+        gate, self._id = self._gate, self._id or new_id()
         args = copied(self._shown, secrets=True)
         earlier = [dict(record) for record in self._earlier]
-        return Action(gate.name, args, gate.description, id=self._id or new_id(), earlier=earlier)
+        return Action(gate.name, args, gate.description, id=self._id, earlier=earlier)
 
     def _kept_action(self) -> Action:
         """The call as it was when a person was asked, for messages and errors."""
