@@ -66,10 +66,7 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
             answered.set_result(outcome)
 
     try:
-        try:
-            await loop.run_in_executor(_starter(), base.start_thread, work)
-        except RuntimeError:  # the main thread is over, so no executor takes work any more
-            base.start_thread(work)
+        await loop.run_in_executor(_starter(), base.start_thread, work)
         return (await answered).result()
     finally:
         answered.cancel()  # if it has no answer, nobody waits for one any more
