@@ -542,6 +542,7 @@ def test_pattern_finds_text_wherever_it_is(value: object) -> None:
         ip_network("10.0.0.0/8"),
         HttpUrl("https://preprod-1/"),
         threading.Lock(),
+        np.array([1, 2]),
     ],
     ids=repr,
 )

@@ -229,7 +229,7 @@ RAISED = "unreadable, RuntimeError>"
         (np.float32("nan"), None, "nan"),
         (np.int64(7), None, 7),
         (np.bool_(True), None, True),
-        (np.array([[1, 2]]), "array([[1, 2]])", "array([[1, 2]])"),
+        (np.array([[1, 2]]), "ndarray([[1, 2]])", [[1, 2]]),
         (LiarStr("rm -rf"), "LiarStr('rm -rf')", "rm -rf"),
         (LiarInt(7), "LiarInt(7)", 7),
         (LiarDecimal(7), "LiarDecimal(Decimal('7'))", "7"),
@@ -505,6 +505,34 @@ def test_what_is_not_copied(value: Any) -> None:
 
     assert copied({"a": [value]})["a"][0] is value
     assert show(value) == before
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+
+MAKES: dict[str, Any] = {
+    "pandas table": lambda p, items: p.DataFrame({"a": items}),
+    "pandas same names": lambda p, items: p.DataFrame([[i, ""] for i in items], columns=[*"aa"]),
+    "pandas index": lambda p, items: p.Series(range(len(items)), index=items),
+    "pandas subclass": lambda p, items: type("Mine", (p.Series,), {"tolist": fails})(items),
+    "polars table": lambda p, items: p.DataFrame({"a": items}),
+    "polars column": lambda p, items: p.Series(items),
+    "pyarrow same names": lambda p, items: p.Table.from_arrays([p.array(items)] * 2, [*"aa"]),
+    "pyarrow column": lambda p, items: p.chunked_array([items]),
+    "numpy subclass": lambda p, items: p.array(items).view(type("Mine", (p.ndarray,), {})),
+}
+
+
+@pytest.mark.parametrize("kind", MAKES)
+def test_tables_are_read_whole(kind: str) -> None:
+    """What stands in the middle of a long table, column or array is shown and logged."""
+    module = pytest.importorskip(kind.split(maxsplit=1)[0], reason="it is no dependency")
+    items = [f"row-{n}" for n in range(300)]
+    value = MAKES[kind](module, items)
+
+    assert all(item in show(value) and item in json_text(value) for item in items)
+    # A copy of a subclass is of pandas's own class.
+    assert show(copied({"a": value})["a"]).partition("(")[2] == show(value).partition("(")[2]
 
 
 # --- what was approved is what runs ----------------------------------------------------------

@@ -30,8 +30,13 @@ MAX_CONTAINERS = 300_000
 _MAX_INT = 10**640
 
 _PLAIN: frozenset[Any] = frozenset({type(None), bool, int, float, complex, str, bytes})
-#: Libraries whose arrays and tables are copied as they are.
-_ARRAYS = frozenset({"numpy", "pandas", "polars"})
+#: How the tables, columns and arrays of data libraries are read whole; their str() is an excerpt.
+_WHOLE = {
+    "numpy": ("tolist",),
+    "pandas": ("to_dict", "tolist"),
+    "polars": ("to_dicts", "to_list"),
+    "pyarrow": ("column_names", "to_pylist"),
+}
 _ABSENT = object()
 _cached = lru_cache(maxsize=2048)
 
@@ -51,7 +56,7 @@ def parts(value: object) -> dict[Any, Any] | list[Any] | None:
 
 
 @_cached
-def _reader(cls: Any) -> Callable[[Any], dict[Any, Any] | list[Any]] | None:
+def _reader(cls: Any) -> Any:
     """What reads the values of a class."""
     if _is_secret(cls):
         return None
@@ -68,7 +73,10 @@ def _reader(cls: Any) -> Callable[[Any], dict[Any, Any] | list[Any]] | None:
         extra = "__pydantic_extra__" if hasattr(cls, "model_fields") else "__dict__"
         names = cls.model_fields if hasattr(cls, "model_fields") else cls.__fields__
         return lambda value: _fields(value, [*names, *(getattr(value, extra) or ())])
-    return None
+    library = _library_base(cls)
+    ways = () if library is None else _WHOLE[_package(library)]
+    way = next((way for way in ways if hasattr(library, way)), None)
+    return way and (lambda value: _whole(value, library, way))
 
 
 #: How containers are read, whatever a subclass makes of itself.
@@ -88,6 +96,26 @@ def _fields(value: object, names: Iterable[str]) -> dict[str, Any]:
     return {n: i for n in names if (i := getattr(value, n, _ABSENT)) is not _ABSENT}
 
 
+def _package(cls: type) -> str:
+    return str(cls.__module__).partition(".")[0]
+
+
+@_cached
+def _library_base(cls: Any) -> Any:
+    """The class of a data library that a class is or inherits from."""
+    return next((base for base in cls.__mro__ if _package(base) in _WHOLE), None)
+
+
+def _whole(value: Any, library: Any, name: str) -> Any:
+    if name == "to_dict":
+        table = value if hasattr(library, "columns") else value.to_frame()
+        return table.to_dict("tight")
+    if name == "column_names":  # rows would lose one of two columns of a name
+        return list(zip(value.column_names, value.columns, strict=True))
+    read = getattr(library, name)(value)
+    return read if type(read) is list else None
+
+
 def _base_in(table: dict[Any, Any], cls: Any) -> Any:
     """The nearest of a class and its bases that a table has; None if it has none of them."""
     return next((base for base in cls.__mro__ if base in table), None)
@@ -99,7 +127,7 @@ def _base_in(table: dict[Any, Any], cls: Any) -> Any:
 @_cached
 def _is_secret(cls: Any) -> bool:
     """Whether it is one of pydantic's secret types, such as SecretStr."""
-    bases = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "pydantic"]
+    bases = [base for base in cls.__mro__ if _package(base) == "pydantic"]
     return any(hasattr(base, "get_secret_value") for base in bases)
 
 
@@ -386,6 +414,8 @@ def _single(args: dict[str, Any]) -> Iterator[object]:
             continue
         seen[id(value)] = value
         inside: Any = None
+        if _library_base(cls) is not None:
+            continue  # an array or table is copied as it is
         if not (issubclass(cls, Enum) or hasattr(cls, "__del__")):
             with suppress(Exception):  # a field can be any code
                 inside = parts(value)
@@ -393,7 +423,7 @@ def _single(args: dict[str, Any]) -> Iterator[object]:
             todo += inside
             todo += inside.values() if isinstance(inside, dict) else ()
             todo += _state(value)
-        elif cls is not bytearray and cls.__module__.partition(".")[0] not in _ARRAYS:
+        elif cls is not bytearray:
             yield value
 
 
