@@ -304,9 +304,9 @@ def test_cycles_depth_and_webs_end() -> None:
         assert why in show(value)
         assert why in json_text(value)
         assert read(value)
-    copy = copied({"a": loop, "b": twice})
-    assert copy["a"][2] is copy["a"] is not loop
-    assert copy["a"][0] is copy["b"] is not twice
+    copy = copied({"a": loop})["a"]
+    assert copy[2] is copy is not loop
+    assert copy[0] is copy[1] is not twice
 
 
 def test_near_the_recursion_limit() -> None:
@@ -490,7 +490,6 @@ class Closes:
 @pytest.mark.parametrize(
     "value",
     [
-        (1, (2,)),
         Pair.ONE,
         {}.keys(),
         pytest.param(Hostile()),
@@ -500,7 +499,7 @@ class Closes:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_copied(value: Any) -> None:
-    """What cannot change, what would close what it shares, and opaque things are handed on."""
+    """Enums, what would close what it shares, and opaque things are handed on."""
     before = show(value)
 
     assert copied({"a": [value]})["a"][0] is value

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
+import pickle
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
+from io import BytesIO
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import PurePath
-from types import MemberDescriptorType
 from typing import Any
 from uuid import UUID
 
@@ -25,9 +25,12 @@ from uuid import UUID
 _MAX_DEPTH = 64
 #: How many containers are read in one value: a web of shared objects, followed along all its paths,
 #: has no end, nor have getters that make new ones.
-MAX_CONTAINERS = 300_000
+_MAX_CONTAINERS = 300_000
 #: Longer integers are written as hex: the least limit for digits that CPython can be given.
 _MAX_INT = 10**640
+
+#: Why a value that contains itself is not read again.
+CIRCULAR = "contains itself"
 
 _PLAIN: frozenset[Any] = frozenset({type(None), bool, int, float, complex, str, bytes})
 #: How the tables, columns and arrays of data libraries are read whole; their str() is an excerpt.
@@ -66,9 +69,9 @@ def _reader(cls: Any) -> Any:
     if base is not None:
         return _READERS[base]
     if hasattr(cls, "__dataclass_fields__"):
-        return lambda value: _fields(value, [field.name for field in dataclasses.fields(value)])
+        return lambda value: _fields(value, [f.name for f in fields(value)])
     if hasattr(cls, "__attrs_attrs__"):
-        return lambda value: _fields(value, [field.name for field in cls.__attrs_attrs__])
+        return lambda value: _fields(value, [f.name for f in cls.__attrs_attrs__])
     if hasattr(cls, "__fields_set__"):  # a pydantic model
         extra = "__pydantic_extra__" if hasattr(cls, "model_fields") else "__dict__"
         names = cls.model_fields if hasattr(cls, "model_fields") else cls.__fields__
@@ -159,7 +162,7 @@ def show(value: object) -> str:
 
     Never raises, whatever the value is.
     """
-    return escape(_Walk(_text, _group_text).of(value))
+    return escape(Walk(_text, _group_text, _named).of(value))
 
 
 def label(name: object) -> str:
@@ -198,42 +201,41 @@ def shares(needs: list[int], room: int) -> list[int]:
     return granted
 
 
-class _Walk:
-    """One way through a value: the pieces are written, and then each group of what was written.
+@dataclass(eq=False)
+class Walk:
+    """One way through a value: the pieces are read, and then each group of what was read."""
 
-    Args:
-        piece: Writes a value that is one piece.
-        group: Writes any other value, given its parts and how these were written.
-    """
-
-    def __init__(self, piece: Callable[[Any], Any], group: Callable[[Any, Any, Any], Any]) -> None:
-        self._piece = piece
-        self._group = group
-        self._above: set[int] = set()
-        self._left = MAX_CONTAINERS
+    #: Reads a value that is one piece.
+    piece: Callable[[Any], Any]
+    #: Reads any other value, given its parts and what was read of these.
+    group: Callable[[Any, Any, Any], Any]
+    #: What is said of a value that cannot be read, given the value and the reason.
+    instead: Callable[[Any, str], Any]
+    _above: set[int] = field(default_factory=set)
+    _left: int = _MAX_CONTAINERS
 
     def of(self, value: Any, depth: int = _MAX_DEPTH) -> Any:
         try:
             inside = parts(value)
             if inside is None:
-                return self._piece(value)
+                return self.piece(value)
             me = id(value)
             self._left -= 1
             if me in self._above:
-                return _named(value, "contains itself")
+                return self.instead(value, CIRCULAR)
             if not depth:
-                return _named(value, f"nested more than {_MAX_DEPTH} levels deep")
+                return self.instead(value, f"nested more than {_MAX_DEPTH} levels deep")
             if self._left < 0:
-                return _named(value, "not shown, as there is too much")
+                return self.instead(value, "not shown, as there is too much")
             self._above.add(me)
             try:
                 items = inside.values() if isinstance(inside, dict) else inside
-                written = [self.of(item, depth - 1) for item in items]
+                read = [self.of(item, depth - 1) for item in items]
             finally:
                 self._above.discard(me)
-            return self._group(value, inside, written)
+            return self.group(value, inside, read)
         except Exception as error:  # its fields and its text can be any code
-            return _named(value, f"unreadable, {_name_of(type(error))}")
+            return self.instead(value, f"unreadable, {_name_of(type(error))}")
 
 
 def _named(value: object, why: str) -> str:
@@ -303,7 +305,7 @@ def json_text(value: object) -> str:
             return text
     except Exception:  # a name or a value of another class, or a huge number
         pass
-    return _encode(_Walk(_json, _group_json).of(value))
+    return _encode(Walk(_json, _group_json, _named).of(value))
 
 
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
@@ -380,12 +382,7 @@ def copied(args: dict[str, Any], *, secrets: bool = False) -> dict[str, Any]:
     """
     if cannot_change(args):
         return {**args}
-    # What `deepcopy` finds there it does not copy.
-    memo: dict[int, Any] = {}
-    for value in _single(args):
-        hidden = secrets and secret_text(value) is not None
-        memo[id(value)] = stand_in(value) if hidden else value
-    return {name: _copy(value, memo) for name, value in args.items()}
+    return {name: _copy(value, secrets) for name, value in args.items()}
 
 
 def cannot_change(args: dict[Any, Any]) -> bool:
@@ -396,47 +393,54 @@ def cannot_change(args: dict[Any, Any]) -> bool:
         return False
 
 
-def _copy(value: Any, memo: dict[int, Any]) -> Any:
+def _copy(value: Any, secrets: bool) -> Any:
+    copier = _Copier(file := BytesIO(), secrets)
     try:
-        return copy.deepcopy(value, memo)
+        copier.dump(value)
+        file.seek(0)
+        return _Maker(file, copier.shared).load()
     except Exception:  # its own copying can be any code; then it is passed by reference
         return value
 
 
-def _single(args: dict[str, Any]) -> Iterator[object]:
-    """All that must not be copied: connections, locks and the like, which may be shared."""
-    todo: list[Any] = list(args.values())
-    seen: dict[int, object] = {}  # holds what it names, so that no id is used twice
-    while todo:
-        value = todo.pop()
+class _Copier(pickle.Pickler):
+    """Writes containers and records, and refers to what must not be copied: connections, locks.
+
+    Unlike `copy.deepcopy`, pickle asks about each value whether to refer to it.
+    """
+
+    def __init__(self, file: BytesIO, secrets: bool) -> None:
+        super().__init__(file, protocol=5)
+        self._secrets = secrets
+        #: What is referred to, by the number that stands for it.
+        self.shared: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
         cls: Any = type(value)
-        if cls in _PLAIN or id(value) in seen:
-            continue
-        seen[id(value)] = value
-        inside: Any = None
+        if cls in _PLAIN or _has_parts(cls):
+            return None
         if _library_base(cls) is not None:
-            continue  # an array or table is copied as it is
-        if not (issubclass(cls, Enum) or hasattr(cls, "__del__")):
-            with suppress(Exception):  # a field can be any code
-                inside = parts(value)
-        if inside is not None:
-            todo += inside
-            todo += inside.values() if isinstance(inside, dict) else ()
-            todo += _state(value)
-        elif cls is not bytearray:
-            yield value
+            value = copy.deepcopy(value)  # its inside is its own
+        elif self._secrets and _is_secret(cls):
+            value = stand_in(value)
+        self.shared.append(value)
+        return len(self.shared) - 1
 
 
-def _state(value: object) -> Iterator[object]:
-    """What stands in an object's `__dict__` and slots; a field may be a property over it."""
-    yield from getattr(value, "__dict__", {}).values()
-    cls: Any = type(value)
-    for slot in _slots(cls):
-        with suppress(AttributeError):  # it is empty
-            yield slot.__get__(value)
+class _Maker(pickle.Unpickler):
+    """Makes the copy of what a `_Copier` wrote."""
+
+    def __init__(self, file: BytesIO, shared: list[Any]) -> None:
+        super().__init__(file)
+        self._shared = shared
+
+    def persistent_load(self, number: int) -> Any:
+        return self._shared[number]
 
 
 @_cached
-def _slots(cls: Any) -> list[Any]:
-    found = [slot for base in cls.__mro__ for slot in vars(base).values()]
-    return [slot for slot in found if type(slot) is MemberDescriptorType]
+def _has_parts(cls: Any) -> bool:
+    """Whether values of this class are copied with what they hold."""
+    if issubclass(cls, Enum) or hasattr(cls, "__del__") or _library_base(cls) is not None:
+        return False
+    return cls is bytearray or _reader(cls) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypedDict
 
 from actionguard._signature import is_async, takes_one_argument
-from actionguard._values import MAX_CONTAINERS, copied, parts, secret_text
+from actionguard._values import CIRCULAR, Walk, copied, secret_text
 
 
 class Policy(Protocol):
@@ -235,37 +235,15 @@ def _finds(pattern: re.Pattern[str], value: object) -> bool:
     """Whether the pattern finds something in the value or inside it, or cannot be tried."""
     if type(value) is str:
         return pattern.search(value) is not None
-    try:
-        return any(map(pattern.search, _texts(value)))
-    except Exception:  # a value's str() can be any code; what cannot be read needs approval
-        return True
 
+    def in_piece(value: object) -> bool:
+        return value is not None and pattern.search(_piece(value)) is not None
 
-def _texts(value: object) -> Iterator[str]:
-    """The value's text, and that of everything inside it, however deep it goes.
+    def in_group(value: object, inside: Any, found: list[bool]) -> bool:
+        keys = inside if isinstance(inside, dict) else ()
+        return any((*found, pattern.search(str(value)), *(_finds(pattern, key) for key in keys)))
 
-    Raises:
-        Exception: Something cannot be read, or not as a whole.
-    """
-    todo = [value]
-    seen: dict[int, object] = {}  # holds what it names, so that no id is ever used twice
-    while todo:
-        item = todo.pop()
-        inside = parts(item)
-        if inside is None:
-            if item is not None:
-                yield _piece(item)
-            continue
-        if id(item) in seen:
-            continue
-        seen[id(item)] = item
-        if len(seen) > MAX_CONTAINERS:
-            raise ValueError("it has no end")
-        if item is value or type(item).__str__ is not object.__str__:
-            yield str(item)
-        todo += inside
-        if isinstance(inside, dict):
-            todo += inside.values()
+    return bool(Walk(in_piece, in_group, lambda _, why: why != CIRCULAR).of(value))
 
 
 def _piece(value: Any) -> str:
