@@ -134,13 +134,13 @@ def test_fork_while_calls_are_in_flight(log_path: Path, lines: Lines) -> None:
         write(log_path, 0, 5)
         with pytest.raises(OSError, match="before a fork"):
             waiting.note(running=True, needed_approval=True)
-        waiting.close(needed_approval=True, decision=None, executed=True)
+        waiting.end(waiting.in_words(needed_approval=True, decision=None, executed=True))
 
     in_child(child)
 
     assert len(lines()) == 5
     assert [call["args"] for call in log.in_flight()] == [{"n": 1}]
-    waiting.close(needed_approval=True, decision=None, executed=False)
+    waiting.end(waiting.in_words(needed_approval=True, decision=None, executed=False))
     assert [line["executed"] for line in lines()[5:]] == [False]
     assert log.in_flight() == []
 
@@ -317,7 +317,7 @@ def test_folder_that_is_removed(tmp_path: Path) -> None:
 
     assert [call["args"] for call in log.in_flight()] == [{"n": 1}, {"n": 2}]
     for each in (first, second):
-        each.close(needed_approval=False, decision=None, executed=True)
+        each.end(each.in_words(needed_approval=False, decision=None, executed=True))
     assert [record["args"] for record in log.records()] == [{"n": 1}, {"n": 2}]
     assert log.in_flight() == []
 
@@ -688,7 +688,7 @@ def test_fsync(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def over(log: AuditLog, args: dict[str, Any], tool: str = "pay", **said: Any) -> None:
     call = entry(log, args, tool)
     call.note(running=True, needed_approval=False)
-    call.close(needed_approval=False, decision=None, executed=True, **said)
+    call.end(call.in_words(needed_approval=False, decision=None, executed=True, **said))
 
 
 def test_earlier(log_path: Path) -> None:
@@ -746,7 +746,7 @@ def test_of_two_equal_calls_one_sees_the_other(log_path: Path) -> None:
             if not mine.earlier():
                 mine.note(running=True, needed_approval=False)
                 alone.put(n)
-            mine.close(needed_approval=False, decision=None, executed=True)
+            mine.end(mine.in_words(needed_approval=False, decision=None, executed=True))
 
     run_all(*(lambda: in_child(call) for _ in range(2)))
 
@@ -865,7 +865,7 @@ from actionguard import AuditLog
 call = AuditLog({str(log_path)!r}).entry("1", "pay", {{}})
 def close():
     call.note(running=True, needed_approval=False)
-    call.close(needed_approval=False, decision=None, executed=True)
+    call.end(call.in_words(needed_approval=False, decision=None, executed=True))
 async def main():
     asyncio.ensure_future(call.aside(lambda: time.sleep(0.1)))
     asyncio.ensure_future(call.aside(close))

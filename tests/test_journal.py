@@ -122,7 +122,9 @@ def test_killed_at_any_step_of_a_call(log_path: Path, held: bool, fsync: bool) -
         waited_s = 2.5 if held else None
         entry.note(running=True, needed_approval=held, decision=decision, waited_s=waited_s)
         write(says, b"r")
-        entry.close(needed_approval=held, decision=decision, executed=True, result="done")
+        entry.end(
+            entry.in_words(needed_approval=held, decision=decision, executed=True, result="done")
+        )
         write(says, b"c")
 
     seen = set()
@@ -196,7 +198,7 @@ def test_random_kills(log_path: Path, rotated: bool) -> None:
             for running in (False, True) if held else (True,):
                 call.note(running=running, needed_approval=held)
                 os.write(says, f"{int(running)}{call.id}\n".encode())
-            call.close(needed_approval=held, decision=None, executed=True)
+            call.end(call.in_words(needed_approval=held, decision=None, executed=True))
             os.write(says, f"2{call.id}\n".encode())
 
     stages: dict[str, int] = {}  # how far each call got: 0 waits, 1 runs, 2 is over
@@ -240,7 +242,9 @@ def crash_after_its_line(path: Path) -> None:
         entry = new_entry(path, "refund", {"amount": 50})
         entry.note(running=True, needed_approval=False)
         os.pwrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-        entry.close(needed_approval=False, decision=None, executed=True, result="done")
+        entry.end(
+            entry.in_words(needed_approval=False, decision=None, executed=True, result="done")
+        )
 
     assert in_child(crash) == signal.SIGKILL
     assert len(list(read_log(path))) == len(notes_beside(path)) == 1
@@ -325,7 +329,7 @@ def test_room_is_used_again(log_path: Path) -> None:
         call = new_entry(log_path, "pay", {"text": "x" * 500 * (number % 3)})
         call.note(running=False, needed_approval=True)
         call.note(running=True, needed_approval=True)
-        call.close(needed_approval=True, decision=None, executed=True)
+        call.end(call.in_words(needed_approval=True, decision=None, executed=True))
     (notes,) = log_path.parent.glob("*.inflight-*")
 
     assert notes.stat().st_size <= 20_000

@@ -39,7 +39,7 @@ def test_table(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
     old, waiting = (log.entry(number, "tell", {}) for number in "12")
     assert old
     assert waiting
-    old.close(needed_approval=True, decision=None, executed=None, waited_s=3.25, ran_s=1)  # type: ignore[arg-type]
+    old.end(old.in_words(True, None, None, waited_s=3.25, ran_s=1))
     waiting.note(running=False, needed_approval=True)
 
     assert main([str(log.path)]) == 0

@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "the policy by position": (
         lambda: guard(ApprovalPolicy()),
-        TARGET + "ApprovalPolicy()",
+        TARGET + "ApprovalPolicy(",
     ),
     "the policy by position, after the function": (
         lambda: guard(refund, ApprovalPolicy()),  # type: ignore[call-overload]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -79,23 +79,18 @@ class Gate:
     own: Route
     fallback: Route
     secret: frozenset[str]
-    #: Whether the policy has rules that need to know which argument is which.
-    needs_names: bool = field(init=False)
-    #: For how many seconds the policy holds a call that repeats another; None if it does not.
-    repeat_within: float | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        self.needs_names = bool(rule_names(self.policy))
-        if isinstance(self.policy, ApprovalPolicy):
-            self.repeat_within = self.policy.repeat_within
+    @property
+    def repeat_within(self) -> float | None:
+        """For how many seconds the policy holds a call that repeats another."""
+        policy = self.policy
+        return policy.repeat_within if isinstance(policy, ApprovalPolicy) else None
 
     def route(self) -> tuple[ApprovalChannel, AuditLog]:
         override, own, defaults = Settings.override, self.own, Settings.defaults
         channel = override.channel or own.channel or defaults.channel or self.fallback.channel
         audit = override.audit or own.audit or defaults.audit or self.fallback.audit
-        assert channel is not None
-        assert audit is not None
-        return channel, audit
+        return channel, audit  # type: ignore[return-value]  # the fallback has both
 
     def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a plain callable."""
@@ -149,7 +144,7 @@ class Gate:
                 # What `yield from` is for a plain generator; async ones have none (PEP 525).
                 steps = run(*args, **kwargs)
                 try:
-                    item = await _first_step(steps)
+                    item = await anext(steps)
                     while True:
                         try:
                             sent = yield item
@@ -176,24 +171,6 @@ def ask(channel: ApprovalChannel, action: Action) -> Decision:
     from actionguard.channels._waiting import run_sync
 
     return run_sync(answer)
-
-
-def _first_step(steps: AsyncGenerator[T, Any]) -> Awaitable[T]:
-    """Begin an async generator that whoever iterates it also closes.
-
-    Otherwise its loop would close it too, and of two that close it at once one fails:
-    https://peps.python.org/pep-0525/#finalization.
-    """
-    hooks = sys.get_asyncgen_hooks()  # they are looked up now, and kept
-    sys.set_asyncgen_hooks(firstiter=_not_ours, finalizer=_not_ours)
-    try:
-        return steps.__anext__()
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
-
-
-def _not_ours(steps: AsyncGenerator[Any, Any]) -> None:
-    pass
 
 
 class _Passage:
@@ -238,8 +215,7 @@ class _Passage:
     def held(self) -> bool:
         """Whether a person has to be asked first."""
         self._judge()
-        if not self._needed and (held_before := getattr(self.channel, "held_before", None)):
-            self._stage = "channel"
+        if held_before := self._question_before():
             self._needed = held_before(self._new_action())
         if self._looks_back():
             self._look()
@@ -248,16 +224,17 @@ class _Passage:
     async def aheld(self) -> bool:
         """The same for async code."""
         self._judge()
-        if not self._needed and (held_before := getattr(self.channel, "aheld_before", None)):
-            self._stage = "channel"
-            self._needed = await held_before(self._new_action())
+        if held_before := self._question_before():
+            from actionguard.channels._waiting import in_thread
+
+            self._needed = await in_thread(held_before, self._new_action())
         if self._looks_back() and self._entry is not None:
             await self._entry.aside(self._look)
         return self._needed
 
     def _judge(self) -> None:
         gate = self._gate
-        if gate.needs_names and type(self._args) is Unnamed:
+        if type(self._args) is Unnamed and rule_names(gate.policy):
             return  # nobody can tell which arguments its rules are about: held
         policy = gate.policy
         # ApprovalPolicy itself only looks at them; any other policy gets a copy.
@@ -270,6 +247,13 @@ class _Passage:
             )
         self._needed = bool(answer)
 
+    def _question_before(self) -> Callable[[Action], bool] | None:
+        """What tells whether a call that the policy releases was held before, if anything does."""
+        held_before = None if self._needed else getattr(self.channel, "held_before", None)
+        if held_before is not None:
+            self._stage = "channel"
+        return held_before
+
     def _looks_back(self) -> bool:
         """Whether equal calls in the log matter."""
         if self._entry is not None:
@@ -281,12 +265,11 @@ class _Passage:
     def _look(self) -> None:
         """Note the call, and only then look for equal ones: of two at once, each sees the other."""
         assert self._entry is not None
-        self._stage = "audit log"
-        self._entry.note(running=False, needed_approval=self._needed)
+        self._note(running=False)
         self._earlier = self._entry.earlier()
         if not self._needed and any(map(self._repeats, self._earlier)):
             self._needed = True
-            self._entry.note(running=False, needed_approval=True)
+            self._note(running=False)
 
     def _repeats(self, record: dict[str, Any]) -> bool:
         """Whether an equal call may have run lately: only "did not run" is sure."""
@@ -337,7 +320,7 @@ class _Passage:
     def starts(self) -> None:
         """The last step before the body: the log is ready, and nothing has changed meanwhile."""
         if self._entry is not None:
-            self._note_running()
+            self._note(running=True)
             self._started_at = monotonic()
         self._start()
 
@@ -345,19 +328,17 @@ class _Passage:
         """The same for async code."""
         if self._entry is not None:
             self._watch()
-            await self._entry.aside(self._note_running)
+            await self._entry.aside(lambda: self._note(running=True))
             self._started_at = monotonic()
         self._start()
 
-    def _note_running(self) -> None:
+    def _note(self, *, running: bool) -> None:
         assert self._entry is not None
         self._stage = "audit log"
-        self._entry.note(
-            running=True,
-            needed_approval=self._needed,
-            decision=self._decision,
-            waited_s=_seconds(self._asked_at, self._answered_at or 0),
-        )
+        self._entry.note(running, self._needed, self._decision, self._waited())
+
+    def _waited(self) -> float | None:
+        return _seconds(self._asked_at, self._answered_at or self._ended_at)
 
     def _start(self) -> None:
         if self._before and json_text(self._shown) != self._before:
@@ -427,16 +408,10 @@ class _Passage:
         logged = self._refused.logged if self._refused else _described(error)
         if logged and not (began or self._refused):
             logged += " before the body began"
-        waited_until = self._answered_at or self._ended_at
-        self._entry.close(
-            needed_approval=self._needed,
-            decision=self._decision,
-            executed=began,
-            result=self._result,
-            error=logged,
-            waited_s=_seconds(self._asked_at, waited_until),
-            ran_s=_seconds(self._started_at, self._ended_at) if began else None,
-        )
+        ran = _seconds(self._started_at, self._ended_at) if began else None
+        needed, decision, waited = self._needed, self._decision, self._waited()
+        entry = self._entry
+        entry.end(entry.in_words(needed, decision, began, self._result, logged, waited, ran))
 
     def refusal(self) -> Refused:
         """What is said in place of a result; once, since its traceback keeps this call alive."""

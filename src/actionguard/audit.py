@@ -121,7 +121,7 @@ class AuditLog:
         Raises:
             OSError: The line could not be written.
         """
-        entry = Entry(self._writer, action.id, action.tool_name, action.args)
+        entry = self.entry(action.id, action.tool_name, action.args)
         record = entry.in_words(needed_approval, decision, executed, result, error)
         if self.enabled:
             entry.line = f"{record}\n".encode()
@@ -143,12 +143,9 @@ class AuditLog:
             self._writer.recover()
         return _journal.in_flight(str(self.path))
 
-    def entry(self, call_id: str, tool: str, args: Mapping[str, Any]) -> Entry | None:
-        """Begin a call's record with its arguments as they are now, without writing anything.
-
-        Returns None if the log is off.
-        """
-        return Entry(self._writer, call_id, tool, args) if self.enabled else None
+    def entry(self, call_id: str, tool: str, args: Mapping[str, Any]) -> Entry:
+        """Begin a call's record with its arguments as they are now, without writing anything."""
+        return Entry(self._writer, call_id, tool, args)
 
 
 def read_log(
@@ -197,7 +194,6 @@ class Entry(Call):
 
     def note(
         self,
-        *,
         running: bool,
         needed_approval: bool,
         decision: Decision | None = None,
@@ -209,9 +205,7 @@ class Entry(Call):
             OSError: The call's line could not be guaranteed; the call must not run.
         """
         executed, error = _IF_RUNNING if running else _IF_WAITING
-        self.record = self.in_words(
-            needed_approval, decision, executed, error=error, waited_s=waited_s
-        )
+        self.record = self.in_words(needed_approval, decision, executed, None, error, waited_s)
         self.state = "running" if running else "waiting"
         self._writer.note(self)
 
@@ -240,26 +234,12 @@ class Entry(Call):
         found.pop(self.id, None)
         return sorted(found.values(), key=lambda record: str(record["timestamp"]), reverse=True)
 
-    def close(
-        self,
-        *,
-        needed_approval: bool,
-        decision: Decision | None,
-        executed: bool,
-        result: object = None,
-        error: object = None,
-        waited_s: float | None = None,
-        ran_s: float | None = None,
-    ) -> None:
-        """Write the line and strike the note.
+    def end(self, record: str) -> None:
+        """Write this record as the line, and strike the note.
 
         Never raises, since the body has run: a line that cannot be written is kept, and no other
         call of this log runs until it is written.
         """
-        self.end(self.in_words(needed_approval, decision, executed, result, error, waited_s, ran_s))
-
-    def end(self, record: str) -> None:
-        """Write this record as the line, and strike the note."""
         self.line = f"{record}\n".encode()
         self._writer.finish(self)
 

@@ -9,7 +9,6 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import interrupt
 
 from actionguard._values import cut, json_text, show
-from actionguard.channels._waiting import in_thread
 from actionguard.channels.base import ApprovalChannel, earlier_line
 from actionguard.core import Action, Decision, new_id
 
@@ -71,10 +70,6 @@ class InterruptChannel(ApprovalChannel):
             return True
         _first_call(task, action)
         return False
-
-    async def aheld_before(self, action: Action) -> bool:
-        """The same for async code."""
-        return await in_thread(self.held_before, action)
 
 
 # --- what LangGraph keeps of a task ----------------------------------------------------------

@@ -6,10 +6,10 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any, Protocol, TypedDict
 
 from actionguard._signature import is_async, takes_one_argument
@@ -30,6 +30,7 @@ class AmountOver(TypedDict):
     threshold: float | Decimal | Fraction
 
 
+@dataclass(eq=False)
 class ApprovalPolicy:
     """Says which calls need approval: those that any of its rules holds; without rules, every call.
 
@@ -57,39 +58,29 @@ class ApprovalPolicy:
         ValueError: A rule has an unsupported value.
     """
 
-    # What a subclass has that never calls __init__: the policy without rules.
     require_if: Callable[[dict[str, Any]], object] | None = None
     require_always: bool | None = None
     amount_over: AmountOver | None = None
-    match_args: Mapping[str, re.Pattern[str]] = MappingProxyType({})
-    repeat_within: float | None = None
+    match_args: Mapping[str, str | re.Pattern[str]] | None = None
+    repeat_within: float | None = field(default=None, kw_only=True)
 
-    def __init__(
-        self,
-        require_if: Callable[[dict[str, Any]], object] | None = None,
-        require_always: bool | None = None,
-        amount_over: AmountOver | None = None,
-        match_args: Mapping[str, str | re.Pattern[str]] | None = None,
-        *,
-        repeat_within: float | None = None,
-    ) -> None:
-        if require_if is not None:
-            self.require_if = _checked_predicate(require_if)
-        if require_always is not None and not isinstance(require_always, bool):
-            raise TypeError(f"require_always must be True, False or None, not {require_always!r}")
-        self.require_always = require_always
-        if amount_over is not None:
-            self.amount_over = _checked_amount(amount_over)
-        if match_args is not None:
-            self.match_args = _compiled(match_args)
-        if repeat_within is not None:
-            self.repeat_within = _checked_time(repeat_within)
+    def __post_init__(self) -> None:
+        if self.require_if is not None:
+            _check_predicate(self.require_if)
+        if not isinstance(self.require_always, bool | None):
+            given = repr(self.require_always)
+            raise TypeError(f"require_always must be True, False or None, not {given}")
+        if self.amount_over is not None:
+            self.amount_over = _checked_amount(self.amount_over)
+        self.match_args = _compiled({} if self.match_args is None else self.match_args)
+        if self.repeat_within is not None:
+            _check_time(self.repeat_within)
 
     @property
     def names(self) -> frozenset[str]:
         """The arguments that `amount_over` and `match_args` look at."""
         amount = () if self.amount_over is None else (self.amount_over["arg"],)
-        return frozenset((*self.match_args, *amount))
+        return frozenset((*(self.match_args or ()), *amount))
 
     def needs_approval(self, args: dict[str, Any]) -> bool:
         """Whether a call with these arguments needs approval, whatever ran before.
@@ -103,9 +94,9 @@ class ApprovalPolicy:
             amount = args.get(rule["arg"], False)  # what is absent is ignored, as a bool is
             if _exceeds(amount, rule["threshold"]):
                 return True
-        for name, pattern in self.match_args.items():
+        for name, pattern in (self.match_args or {}).items():
             value = args.get(name)
-            if value is not None and _finds(pattern, value):
+            if value is not None and _finds(re.compile(pattern), value):
                 return True
         if self.require_if is not None:
             # Last, and on a copy: what it changes must not reach another rule.
@@ -113,30 +104,18 @@ class ApprovalPolicy:
         rules = self.amount_over or self.match_args or self.repeat_within
         return self.require_always is None and not rules
 
-    def __repr__(self) -> str:
-        rules = {
-            "require_if": self.require_if,
-            "require_always": self.require_always,
-            "amount_over": self.amount_over,
-            "match_args": {n: p.pattern for n, p in self.match_args.items()} or None,
-            "repeat_within": self.repeat_within,
-        }
-        shown = ", ".join(f"{name}={rule!r}" for name, rule in rules.items() if rule is not None)
-        return f"{type(self).__name__}({shown})"
-
 
 def rule_names(policy: Policy) -> frozenset[str]:
     """The arguments that an ApprovalPolicy's rules look at: another's `names` may mean anything."""
     return policy.names if isinstance(policy, ApprovalPolicy) else frozenset()
 
 
-def _checked_predicate(predicate: Any) -> Any:
+def _check_predicate(predicate: Any) -> None:
     if not callable(predicate) or is_async(predicate) or not takes_one_argument(predicate):
         raise TypeError(
             "require_if must be a plain function, not an async one, of one argument, the call's "
             f"arguments by name, not {predicate!r}"
         )
-    return predicate
 
 
 # --- amount_over, repeat_within --------------------------------------------------------------
@@ -161,12 +140,11 @@ def _checked_amount(rule: Any) -> AmountOver:
     return {"arg": rule["arg"], "threshold": threshold}
 
 
-def _checked_time(seconds: Any) -> float:
+def _check_time(seconds: Any) -> None:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds < math.inf:
         wish = "repeat_within must be a finite number of seconds above 0, such as 600"
         raise ValueError(f"{wish}, not {seconds!r}")
-    return float(seconds)
 
 
 def _exceeds(value: Any, threshold: Any) -> bool:
