@@ -112,7 +112,7 @@ def test_what_is_shown_is_escaped(log_path: Path, capsys: pytest.CaptureFixture[
 def test_damaged_lines(log: AuditLog, capsys: pytest.CaptureFixture[str]) -> None:
     """They are counted, and the exit code says so."""
     with log.path.open("a") as file:
-        file.write('torn\n[]\n{"half": ')
+        file.write('torn\n[]\n{"half": \n')
 
     assert main([str(log.path), "--json"]) == 1
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -156,29 +155,20 @@ def read_log(
     Args:
         path: The log's file.
         torn: Gets the text of every line that is not a record, because a crash or a full disk
-            damaged it. Without it, each of them is a warning.
+            damaged it. Without it, each of them is a warning. An unfinished last line is left out:
+            somebody may be writing it.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:
-        for number, found in enumerate(file, start=1):
-            line = found if found.endswith(b"\n") else _while_nobody_writes(file, found)
+        for number, line in enumerate(file, start=1):
             record = _parsed(line)
             if record is not None:
                 yield record
-            elif torn is not None and line:
+            elif not line.endswith(b"\n"):
+                return  # somebody is writing it now, or it is damaged: the next call closes it off
+            elif torn is not None:
                 torn.append(line.decode("utf-8", "backslashreplace"))
-            elif line:
+            else:
                 alarm(f"line {number} of {os.fspath(path)} is damaged and was skipped")
-
-
-def _while_nobody_writes(file: BufferedReader, line: bytes) -> bytes:
-    """Read an unfinished last line again, unless somebody is writing it now."""
-    with suppress(OSError):  # some network disks lock only what may be written
-        if not _journal.lock(file.fileno(), wait=False, shared=True):
-            return b""
-        file.seek(-len(line), os.SEEK_CUR)
-        line = file.readline()
-        _journal.unlock(file.fileno())
-    return line
 
 
 class Entry(Call):
