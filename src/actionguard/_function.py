@@ -67,7 +67,8 @@ def _guarded(
 
     def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         # Only a function can become a method, and then its first argument is the instance.
-        is_bound = is_function and bool(args) and _is_bound(target, args[0])
+        may_be = is_function and bool(args) and type(args[0]) not in _NEVER_BOUND
+        is_bound = may_be and _is_bound(target, args[0])
         return signature.bind(args, kwargs, is_bound=is_bound)
 
     if inspect.isasyncgenfunction(target):
@@ -106,8 +107,6 @@ def _refuse(on_denied: OnDenied, refused: Refused) -> Any:
 def _is_bound(target: Any, first: Any) -> bool:
     """Whether the first argument of a call is the instance or class that a method is bound to."""
     cls: Any = type(first)  # isinstance would ask a lazy proxy what it stands for
-    if cls in _NEVER_BOUND:
-        return False
     if _is_method(target, cls) or (issubclass(cls, type) and _is_method(target, first)):
         return True
     own = object.__getattribute__(first, "__dict__") if cls.__dictoffset__ else None

@@ -215,8 +215,9 @@ class _Passage:
     def held(self) -> bool:
         """Whether a person has to be asked first."""
         self._judge()
-        if held_before := self._question_before():
-            self._needed = held_before(self._new_action())
+        if not self._needed and self.channel.held_before:
+            self._stage = "channel"
+            self._needed = self.channel.held_before(self._new_action())
         if self._looks_back():
             self._look()
         return self._needed
@@ -224,10 +225,11 @@ class _Passage:
     async def aheld(self) -> bool:
         """The same for async code."""
         self._judge()
-        if held_before := self._question_before():
+        if not self._needed and self.channel.held_before:
             from actionguard.channels._waiting import in_thread
 
-            self._needed = await in_thread(held_before, self._new_action())
+            self._stage = "channel"
+            self._needed = await in_thread(self.channel.held_before, self._new_action())
         if self._looks_back() and self._entry is not None:
             await self._entry.aside(self._look)
         return self._needed
@@ -246,13 +248,6 @@ class _Passage:
                 f"not {type(answer).__name__}"
             )
         self._needed = bool(answer)
-
-    def _question_before(self) -> Callable[[Action], bool] | None:
-        """What tells whether a call that the policy releases was held before, if anything does."""
-        held_before = None if self._needed else getattr(self.channel, "held_before", None)
-        if held_before is not None:
-            self._stage = "channel"
-        return held_before
 
     def _looks_back(self) -> bool:
         """Whether equal calls in the log matter."""

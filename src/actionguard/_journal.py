@@ -99,7 +99,7 @@ class Journal:
         note = (
             f'{{"start": {quoted(call.id)}, "log": {list(call.place)}, "state": "{call.state}", '
             f'"record": {call.record}, "end": {quoted(call.id)}}}'
-        ).encode()
+        )  # ASCII, so its length is its size
         room = 512
         while room <= len(note):
             room += room // 4
@@ -110,7 +110,7 @@ class Journal:
             # interrupt it.
             start, self._end = self._end, self._end + room
         call.rooms.append((start, room))
-        self._write(note.ljust(room - 1) + b"\n", start)
+        self._write(f"{note:<{room - 1}}\n".encode(), start)
         if sync:
             os.fsync(self._fd)
         self._clear(call.rooms, but=1)

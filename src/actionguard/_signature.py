@@ -173,7 +173,8 @@ class Signature:
                     named[first.name] = shown
             if self._flat:
                 named = self._laid_flat(named, named.pop(self._flat))
-        return named if self._nameless <= named.keys() else Unnamed(named)
+        is_named = not self._nameless or self._nameless <= named.keys()
+        return named if is_named else Unnamed(named)
 
     def _fits_unshown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         # A decorator may show the signature of what it wraps and take other arguments: then a rule

@@ -90,13 +90,13 @@ class ApprovalPolicy:
         """
         if self.require_always:
             return True
-        if (rule := self.amount_over) is not None:
+        if rule := self.amount_over:
             amount = args.get(rule["arg"], False)  # what is absent is ignored, as a bool is
             if _exceeds(amount, rule["threshold"]):
                 return True
-        for name, pattern in (self.match_args or {}).items():
+        for name, pattern in self.match_args.items() if self.match_args else ():
             value = args.get(name)
-            if value is not None and _finds(re.compile(pattern), value):
+            if value is not None and _finds(pattern, value):
                 return True
         if self.require_if is not None:
             # Last, and on a copy: what it changes must not reach another rule.
@@ -209,7 +209,7 @@ def _compiled(rules: Any) -> dict[str, re.Pattern[str]]:
     return patterns
 
 
-def _finds(pattern: re.Pattern[str], value: object) -> bool:
+def _finds(pattern: Any, value: object) -> bool:
     """Whether the pattern finds something in the value or inside it, or cannot be tried."""
     if type(value) is str:
         return pattern.search(value) is not None

@@ -29,6 +29,9 @@ class ApprovalChannel(ABC):
 
     #: Names the channel as the source of its decisions, in messages and in the log.
     name: str = "channel"
+    #: Tells whether a call that the policy now releases waits for this channel's answer, since its
+    #: program was paused meanwhile; None if the channel never pauses a program.
+    held_before: Callable[[Action], bool] | None = None
 
     @abstractmethod
     def request_approval(self, action: Action) -> Decision | Awaitable[Decision]:
