@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import gc
 import inspect
 import pickle
 import pydoc
@@ -666,27 +667,40 @@ def test_async_generator_protocol() -> None:
     assert seen == ["sent", "closed", "closed"]
 
 
-def test_async_generator_closed_by_its_loop(log_path: Path) -> None:
-    """One that is left open is closed once by the loop, and its finally is awaited."""
+@pytest.mark.parametrize("kept", ["by the program", "in a cycle"])
+def test_async_generator_closed_by_its_loop(
+    kept: str, log_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is left open is closed once by the loop, in peace, and its finally is awaited."""
     closed: list[int] = []
 
     @guard(policy=RELEASED["policy"], audit=log_path)
-    async def stream() -> AsyncGenerator[int, None]:
+    async def stream(holder: list[Any]) -> AsyncGenerator[int, None]:
         try:
             yield 1
         finally:
             await asyncio.sleep(0)
-            closed.append(1)
+            closed.append(len(holder))
 
-    steps = stream()
+    holders = []
 
     async def run() -> None:
-        assert await anext(steps) == 1
+        holder: list[Any] = []
+        holder.append(stream(holder))
+        assert await anext(holder[0]) == 1
+        if kept == "by the program":
+            holders.append(holder)
+        else:
+            del holder
+            while not closed:
+                gc.collect()  # the log's thread may hold the call for a moment longer
+                await asyncio.sleep(0.001)
 
     asyncio.run(run())
 
     assert closed == [1]
     assert [line["error"] for line in AuditLog(log_path).records()] == ["GeneratorExit"]
+    assert caplog.text == ""
 
 
 class Metadata:

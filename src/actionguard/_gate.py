@@ -141,10 +141,16 @@ class Gate:
                 if await passage.aheld():
                     passage.answered(await ask_async(passage.channel, passage.asks()))
                 await passage.astarts()
-                # What `yield from` is for a plain generator; async ones have none (PEP 525).
+                # What `yield from` is for a plain generator; async ones have none. Whoever closes
+                # this one closes the body's, so their loop must not do it too, by hooks that it
+                # looks up at its first step (PEP 525).
                 steps = run(*args, **kwargs)
+                hooks = sys.get_asyncgen_hooks()
+                sys.set_asyncgen_hooks(_not_ours, _not_ours)
+                first = anext(steps)
+                sys.set_asyncgen_hooks(*hooks)
                 try:
-                    item = await anext(steps)
+                    item = await first
                     while True:
                         try:
                             sent = yield item
@@ -171,6 +177,10 @@ def ask(channel: ApprovalChannel, action: Action) -> Decision:
     from actionguard.channels._waiting import run_sync
 
     return run_sync(answer)
+
+
+def _not_ours(_: object) -> None:
+    """Leave an async generator to whoever iterates it."""
 
 
 class _Passage:
