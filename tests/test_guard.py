@@ -50,6 +50,9 @@ class Answer(ApprovalChannel):
         self.answer = answer
         self.asked: list[Action] = []
 
+    def __len__(self) -> int:  # so it is falsy until it is asked, and yet it is to be asked
+        return len(self.asked)
+
     def request_approval(self, action: Action) -> Decision:
         self.asked.append(action)
         if isinstance(self.answer, BaseException):

@@ -87,10 +87,12 @@ class Gate:
         return policy.repeat_within if isinstance(policy, ApprovalPolicy) else None
 
     def route(self) -> tuple[ApprovalChannel, AuditLog]:
-        override, own, defaults = Settings.override, self.own, Settings.defaults
-        channel = override.channel or own.channel or defaults.channel or self.fallback.channel
-        audit = override.audit or own.audit or defaults.audit or self.fallback.audit
-        return channel, audit  # type: ignore[return-value]  # the fallback has both
+        channel: Any = None
+        audit: Any = None
+        for route in (Settings.override, self.own, Settings.defaults, self.fallback):
+            channel = route.channel if channel is None else channel  # a channel may have a length
+            audit = route.audit if audit is None else audit
+        return channel, audit
 
     def plain(self, run: AnyCallable, bind: Bind, refuse: Refuse) -> AnyCallable:
         """The guarded form of a plain callable."""
