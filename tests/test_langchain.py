@@ -747,8 +747,14 @@ def test_state(kind: str, log: AuditLog, lines: Any) -> None:
     assert repr(original) == before and not isinstance(original, ApprovalWrappedTool)
 
 
+def copied_as_in_pydantic_1(tool: Any) -> Any:
+    with pytest.warns(DeprecationWarning, match="copy"):
+        return tool.copy()
+
+
 COPIES: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
+    "copy of pydantic 1": copied_as_in_pydantic_1,
     "deepcopy": copy.deepcopy,
     "deep model_copy": lambda t: t.model_copy(deep=True),
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),

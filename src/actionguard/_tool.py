@@ -82,6 +82,10 @@ class ApprovalWrappedTool(_Base):
         """A guarded copy, under whatever name and with whatever body it is given."""
         return self._actionguard.guard(self._actionguard.bare.model_copy(**kwargs))
 
+    def copy(self, **kwargs: Any) -> Any:
+        """The same, as it was called before pydantic 2."""
+        return self._actionguard.guard(self._actionguard.bare.copy(**kwargs))
+
     def __reduce__(self) -> Any:
         return guarded_with, (self._actionguard.bare, *self._actionguard.guards)
 
