@@ -157,7 +157,7 @@ def test_keys_of_the_log(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"^python -m (actionguard[^#\n]*)", TEXT, re.MULTILINE), ids=str.strip
+    "command", re.findall("`python -m (actionguard[^`]*)`", TEXT), ids=str.strip
 )
 def test_commands_that_read_the_log(command: str, elsewhere: Path) -> None:
     """The commands run as they stand, and show a call that was denied."""
