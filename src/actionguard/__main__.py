@@ -28,11 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     """Print the calls; returns the exit code: 1 if lines are damaged, 2 if there is no log."""
     parser = argparse.ArgumentParser(prog="python -m actionguard", description=__doc__)
     add = parser.add_argument
-    add("log", nargs="?", default="actionguard_audit.jsonl", metavar="LOG")
+    log = "actionguard_audit.jsonl"
+    add("log", nargs="?", default=log, metavar="LOG", help=f"the log's path (default: {log})")
     for kind, fits in _KINDS.items():
         add(f"--{kind}", dest="kinds", action="append_const", const=fits, help=f"{kind} calls")
     add("--tool", metavar="NAME", help="calls of this tool")
-    add("--since", type=age, metavar="AGE", help="calls of the last 30s, 5m, 1h, 2d")
+    add("--since", type=age, metavar="AGE", help="calls of the last 30s, 5m, 1h or 2d")
     add("--last", type=int, default=20, metavar="N", help="how many in the table (default: 20)")
     add("--json", action="store_true", help="all calls, each as a line of JSON")
     asked = parser.parse_args(argv)
