@@ -494,10 +494,16 @@ def record(**changes: Any) -> dict[str, Any]:
         ({}, "The same call ran 5 s ago"),
         ({"error": "TimeoutError"}, "The same call failed 5 s ago and may have gone through"),
         ({"executed": None}, "The same call failed 5 s ago and may have gone through"),
-        ({"executed": False, "approved": False}, "The same call was denied 5 s ago"),
-        ({"executed": False, "error": "x"}, "The same call was stopped before it ran, 5 s ago"),
-        ({"state": "waiting", "executed": None}, "The same call is waiting"),
-        ({"state": "running", "executed": None}, "The same call is running"),
+        (
+            {"executed": False, "approved": False},
+            "The same call was denied 5 s ago, and ran 5 s ago",
+        ),
+        (
+            {"executed": False, "error": "x"},
+            "The same call was stopped before it ran, 5 s ago, and ran 5 s ago",
+        ),
+        ({"state": "waiting"}, "The same call is waiting, and ran 5 s ago"),
+        ({"state": "running"}, "The same call is running"),
         ({"ran_s": -600}, "The same call ran 10 min ago"),
         ({"ran_s": -20_000}, "The same call ran 5 h ago"),
         ({"ran_s": -200_000}, "The same call ran 2 days ago"),
@@ -505,9 +511,12 @@ def record(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_earlier_line(changes: dict[str, Any], line: str) -> None:
-    """What became of the newest equal call is told in one line."""
+    """What became of the newest equal call is told in one line, and behind it what ran."""
+    denied = record(executed=False, approved=False)
     action = copy.copy(ACTION)
-    action.earlier = [record(**changes), record()]  # type: ignore[attr-defined]
+    action.earlier = [record(**changes), denied, record()]  # type: ignore[attr-defined]
 
     assert earlier_line(action) == line
+    action.earlier = [denied, denied]  # type: ignore[attr-defined]
+    assert earlier_line(action) == "The same call was denied 5 s ago"
     assert earlier_line(ACTION) is None

@@ -95,6 +95,41 @@ def test_long_ago(log_path: Path) -> None:
     assert pay(5) == pay(5) == "refunded 5"
 
 
+def other_calls(log: Path) -> None:
+    """More lines of now than the last megabyte."""
+    line = log.read_text().replace('"amount": 5', '"amount": 6')
+    with log.open("a") as file:
+        file.write(line * (1_200_000 // len(line)))
+
+
+def denials(log: Path) -> None:
+    """More equal calls than are kept, none of which ran."""
+    pay = guard(refund, channel=AutoDenyChannel(), audit=log, on_denied="return")
+    for _ in range(30):
+        pay(5)
+
+
+def renamed(log: Path) -> None:
+    log.rename(f"{log}.1")
+
+
+def copied_and_emptied(log: Path) -> None:
+    Path(f"{log}.1").write_bytes(log.read_bytes())
+    log.write_bytes(b"")
+
+
+@pytest.mark.parametrize("then", [other_calls, denials, renamed, copied_and_emptied])
+def test_nothing_hides_a_repeat(then: Any, log_path: Path) -> None:
+    """An equal call within the time is found, whatever the log has got since."""
+    channel = AutoDenyChannel()
+    pay = guard(refund, policy=ONCE, channel=channel, audit=log_path, on_denied="return")
+
+    assert pay(5) == "refunded 5"
+    then(log_path)
+    assert pay(5).startswith("DENIED: ")
+    assert True in outcomes(channel.requests[-1])
+
+
 def test_two_at_once_never_both_run_unasked(log_path: Path) -> None:
     """An equal call that runs right now, in whichever thread, holds the next one."""
     entered, leave = threading.Event(), threading.Event()

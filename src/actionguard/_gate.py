@@ -273,7 +273,7 @@ class _Passage:
         """Note the call, and only then look for equal ones: of two at once, each sees the other."""
         assert self._entry is not None
         self._note(running=False)
-        self._earlier = self._entry.earlier()
+        self._earlier = self._entry.earlier(self._gate.repeat_within)
         if not self._needed and any(map(self._repeats, self._earlier)):
             self._needed = True
             self._note(running=False)

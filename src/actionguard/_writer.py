@@ -11,9 +11,10 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
@@ -255,9 +256,15 @@ class Writer:
 
     def _missing(self, calls: list[Call]) -> list[Call]:
         """Those whose lines do not exist yet, neither here nor in files that were rotated away."""
+        if not calls:
+            return []
         missing = {call.id.encode(): call for call in calls}
         places = [call.place for call in calls]
-        for file in self._files(calls) if calls else ():
+        began = min(json.loads(call.line)["timestamp"] for call in calls)
+        inodes = [inode for inode, _ in places]
+        # First the log, and only then the folder: it may be copied or renamed meanwhile.
+        log: list[int | str] = [os.dup(self._fd) if self._fd >= 0 else self.path]
+        for file in chain(log, self.rotated(datetime.fromisoformat(began).timestamp(), inodes)):
             with suppress(OSError), open(file, "rb") as lines:
                 found = os.fstat(lines.fileno())
                 start = min(size if inode == found.st_ino else 0 for inode, size in places)
@@ -269,19 +276,15 @@ class Writer:
                                 del missing[known]
         return list(missing.values())
 
-    def _files(self, calls: list[Call]) -> Iterator[int | str]:
-        """The files where lines of these calls may be."""
-        # First the log, and only then the folder: it may be copied or renamed meanwhile.
-        yield os.dup(self._fd) if self._fd >= 0 else self.path
-        began = datetime.fromisoformat(min(json.loads(call.line)["timestamp"] for call in calls))
-        inodes = {call.place[0] for call in calls}
+    def rotated(self, began: float, inodes: Sequence[int] = ()) -> Iterator[str]:
+        """The files beside the log that may have lines from after this time."""
         folder, name = os.path.split(os.path.realpath(self.path))
         with os.scandir(folder) as beside:
             for file in beside:
                 likely = file.name.startswith(name) or file.inode() in inodes
                 with suppress(OSError):  # it was removed meanwhile
                     # Opening a pipe would block. The minute allows for clocks that are adjusted.
-                    if likely and file.is_file() and file.stat().st_mtime > began.timestamp() - 60:
+                    if likely and file.is_file() and file.stat().st_mtime > began - 60:
                         yield file.path
 
     # --- the log's thread --------------------------------------------------------------------

@@ -12,13 +12,14 @@ from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from time import time
 from typing import Any, TypeVar, final
 
 from actionguard import _journal
 from actionguard._journal import Call
 from actionguard._values import cut, json_text, show
 from actionguard._writer import Writer, alarm, opened, writer_of
-from actionguard.core import Action, Decision
+from actionguard.core import Action, Decision, seconds_since
 
 T = TypeVar("T")
 
@@ -199,12 +200,16 @@ class Entry(Call):
         self.state = "running" if running else "waiting"
         self._writer.note(self)
 
-    def earlier(self) -> list[dict[str, Any]]:
+    def earlier(self, within: float | None = None) -> list[dict[str, Any]]:
         """The records of equal calls, newest first; those in flight have a `state`.
 
         Calls are equal if the log has the same tool and arguments for them. This looks at the calls
-        in flight in all processes and at the last megabyte of the log, and returns about the newest
-        20 of each. Call it after `note`, so that of two equal calls at once one finds the other.
+        in flight in all processes and at the last megabyte of the log, and stops after about 20
+        that may have run. Call it after `note`, so that of two equal calls at once one finds the
+        other.
+
+        Args:
+            within: So many seconds are searched whole, also in files that were rotated meanwhile.
         """
         writer, journal = self._writer, self._writer.journal
         with writer.lock:
@@ -214,7 +219,9 @@ class Entry(Call):
         records = [_journal.unfinished(json.loads(record), state) for record, state in own]
         records += _journal.in_flight(writer.path, self.equals.encode(), but=journal.path)
         # In this order: the line of a call that ends meanwhile is written before its note goes.
-        records += _at_the_end(writer.path, self.equals.encode())
+        rotated = () if within is None else writer.rotated(time() - within)
+        for path in (writer.path, *rotated):
+            records += _at_the_end(path, self.equals.encode(), within)
         found = {
             str(record.get("id", number)): record
             for number, record in enumerate(records)
@@ -297,17 +304,25 @@ def _in_short(result: object) -> str | None:
     return text if len(text) <= _RESULT_LIMIT else cut(text, _RESULT_LIMIT - 40)
 
 
-def _at_the_end(path: str, needle: bytes) -> Iterator[dict[str, Any]]:
-    """The newest records at the end of a log whose lines contain the text."""
+def _at_the_end(path: str, needle: bytes, within: float | None) -> Iterator[dict[str, Any]]:
+    """The newest records whose lines contain the text, in the last megabyte or so many seconds."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _SEARCHED))
-        data = file.read(_SEARCHED)
-        at, left = len(data), _MOST_EARLIER
-        while left and (at := data.rfind(needle, 0, at)) >= 0:
-            at, left = data.rfind(b"\n", 0, at) + 1, left - 1
-            record = _parsed(data[at : data.find(b"\n", at) + 1])
-            if record is not None:
-                yield record
+        start, cut, left = file.seek(0, os.SEEK_END), b"", _MOST_EARLIER
+        while start and left:
+            end, start = start, max(0, start - _SEARCHED)
+            file.seek(start)
+            data = file.read(end - start) + cut
+            at = len(data)
+            while left and (at := data.rfind(needle, 0, at)) >= 0:
+                at = data.rfind(b"\n", 0, at) + 1
+                record = _parsed(data[at : data.find(b"\n", at) + 1])
+                if record is not None:
+                    yield record
+                    left -= record.get("executed") is not False  # behind many denials, one ran
+            cut = data[: data.find(b"\n") + 1]  # its beginning was not read yet
+            oldest = _parsed(data[len(cut) : data.find(b"\n", len(cut)) + 1]) or {}
+            if within is None or ("timestamp" in oldest and seconds_since(oldest) > within):
+                return
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -48,9 +48,10 @@ class ApprovalPolicy:
             containers, fields of dataclasses and models, rows of tables, an Enum's name and value.
             bytes count as UTF-8 text. None is ignored. A value whose text may be an excerpt is
             held.
-        repeat_within: Seconds. Holds a call if an equal one (same tool, same arguments) waits or
-            runs, or ran or failed within this time: in this process, in others, or before a
-            restart. It is found in the audit log, so the guard needs one.
+        repeat_within: Seconds. Holds a call if an equal one (same tool, same arguments as the log
+            writes them: 20 is not 20.0) waits or runs, or ran or failed within this time: in this
+            process, in others, or before a restart. It is found in the audit log, so the guard
+            needs one, and in what logrotate left beside it, unless that is compressed.
 
     Raises:
         TypeError: A rule has an unsupported type, or `require_if` is async.

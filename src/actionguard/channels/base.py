@@ -108,19 +108,32 @@ def seconds(name: str, value: Any) -> float:
 
 
 def earlier_line(action: Action) -> str | None:
-    """What became of the last equal call, as one line for the approver; None if there was none."""
+    """What became of the last equal call, as one line for the approver; None if there was none.
+
+    If that one did not run, the last one that may have is told as well.
+    """
     if not action.earlier:
         return None
-    record = action.earlier[0]
+    last = action.earlier[0]
+    ran = next((record for record in action.earlier if _may_have_run(record)), last)
+    also = "" if ran is last else f", and {_became(ran)}"
+    return f"The same call {_became(last)}{also}"
+
+
+def _may_have_run(record: dict[str, Any]) -> bool:
+    return record.get("state") != "waiting" and record.get("executed") is not False
+
+
+def _became(record: dict[str, Any]) -> str:
     if "state" in record:
-        return f"The same call is {record['state']}"
+        return f"is {record['state']}"
     ago = _ago(record)
     if record.get("executed") is False:
         was = "denied" if record.get("approved") is False else "stopped before it ran,"
-        return f"The same call was {was} {ago}"
+        return f"was {was} {ago}"
     if record.get("executed") is None or record.get("error"):
-        return f"The same call failed {ago} and may have gone through"
-    return f"The same call ran {ago}"
+        return f"failed {ago} and may have gone through"
+    return f"ran {ago}"
 
 
 def _ago(record: dict[str, Any]) -> str:
