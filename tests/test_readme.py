@@ -315,7 +315,7 @@ def test_sigterm(elsewhere: Path) -> None:
 
 
 def test_repeats_after_rotation(elsewhere: Path) -> None:
-    """A log that was renamed is out of sight: the next call is a first one."""
+    """A log that was renamed is still searched; one that was deleted is forgotten."""
     pay = guard(
         lambda: "paid",
         policy=ApprovalPolicy(repeat_within=600),
@@ -327,5 +327,9 @@ def test_repeats_after_rotation(elsewhere: Path) -> None:
         pay()
 
     (elsewhere / "audit.jsonl").rename("audit.jsonl.1")
+    with pytest.raises(ApprovalDenied):
+        pay()
+    for log in elsewhere.glob("audit.jsonl*"):
+        log.unlink()
 
     assert pay() == "paid"
