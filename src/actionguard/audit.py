@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import time
 from typing import Any, TypeVar, final
@@ -220,7 +220,7 @@ class Entry(Call):
         records += _journal.in_flight(writer.path, self.equals.encode(), but=journal.path)
         # In this order: the line of a call that ends meanwhile is written before its note goes.
         rotated = () if within is None else writer.rotated(time() - within)
-        for path in (writer.path, *rotated):
+        for path in chain([writer.path], rotated):  # the log is read before the folder
             records += _at_the_end(path, self.equals.encode(), within)
         found = {
             str(record.get("id", number)): record
