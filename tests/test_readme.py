@@ -6,6 +6,7 @@ import ast
 import builtins
 import importlib.metadata
 import inspect
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from actionguard import (
+    Action,
     ApprovalDenied,
     ApprovalPolicy,
     AuditLog,
     CLIChannel,
+    Decision,
     configure,
     guard,
 )
@@ -154,6 +158,28 @@ def test_keys_of_the_log(elsewhere: Path) -> None:
 
     assert _table("key") == set(record)
     assert len(record) == 13
+
+
+def test_line_of_the_log(person: list[str]) -> None:
+    """The line that the README shows is what the first example writes for its second refund."""
+    person.extend(["y", "a duplicate"])
+    (block,) = re.findall(r"^```json\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    shown = json.loads(block)
+
+    exec(compile(_examples()[0].parsed, "README.md", "exec"), {"__name__": "__main__"})
+
+    *_, record = AuditLog().records()
+    assert list(shown) == list(record)
+    differ = {"timestamp", "id", "waited_s"}
+    assert {key for key in shown if shown[key] != record[key]} == differ
+
+
+def test_fields_of_an_action_and_a_decision() -> None:
+    """The sentence that lists them leaves none out."""
+    action, decision = re.findall(r"(?:An action|a decision) has\s([^;.]+)[;.]", TEXT)
+
+    assert re.findall(r"`(\w+)`", action) == [field.name for field in fields(Action)]
+    assert re.findall(r"`(\w+)`", decision) == [field.name for field in fields(Decision)]
 
 
 @pytest.mark.parametrize(
