@@ -109,6 +109,14 @@ def denials(log: Path) -> None:
         pay(5)
 
 
+def nested_records(log: Path) -> None:
+    """More calls than are kept, of which an argument looks like the record."""
+    record = {"tool": "refund", "args": {"amount": 5, "note": ""}, "executed": True}
+    store = guard(lambda record: None, channel=AutoApproveChannel(), audit=log)
+    for _ in range(30):
+        store(record)
+
+
 def renamed(log: Path) -> None:
     log.rename(f"{log}.1")
 
@@ -118,7 +126,9 @@ def copied_and_emptied(log: Path) -> None:
     log.write_bytes(b"")
 
 
-@pytest.mark.parametrize("then", [other_calls, denials, renamed, copied_and_emptied])
+@pytest.mark.parametrize(
+    "then", [other_calls, denials, nested_records, renamed, copied_and_emptied]
+)
 def test_nothing_hides_a_repeat(then: Any, log_path: Path) -> None:
     """An equal call within the time is found, whatever the log has got since."""
     channel = AutoDenyChannel()

@@ -20,6 +20,7 @@ from actionguard.core import (
     Decision,
     blocked_message,
     denial_message,
+    may_have_run,
     new_id,
     seconds_since,
 )
@@ -279,11 +280,9 @@ class _Passage:
             self._note(running=False)
 
     def _repeats(self, record: dict[str, Any]) -> bool:
-        """Whether an equal call may have run lately: only "did not run" is sure."""
-        within = self._gate.repeat_within
-        if "state" in record:
-            return True
-        return record.get("executed") is not False and seconds_since(record) <= (within or 0)
+        """Whether an equal call is in flight, or may have run lately."""
+        within = self._gate.repeat_within or 0
+        return "state" in record or (may_have_run(record) and seconds_since(record) <= within)
 
     # --- what does the person say? ---
 

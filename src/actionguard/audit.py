@@ -19,7 +19,7 @@ from actionguard import _journal
 from actionguard._journal import Call
 from actionguard._values import cut, json_text, show
 from actionguard._writer import Writer, alarm, opened, writer_of
-from actionguard.core import Action, Decision, seconds_since
+from actionguard.core import Action, Decision, may_have_run, seconds_since
 
 T = TypeVar("T")
 
@@ -221,15 +221,39 @@ class Entry(Call):
         # In this order: the line of a call that ends meanwhile is written before its note goes.
         rotated = () if within is None else writer.rotated(time() - within)
         for path in chain([writer.path], rotated):  # the log is read before the folder
-            records += _at_the_end(path, self.equals.encode(), within)
+            records += self._at_the_end(path, within)
         found = {
             str(record.get("id", number)): record
             for number, record in enumerate(records)
-            # A text inside an argument may look like it.
-            if _equals(record.get("tool"), json_text(record.get("args"))) == self.equals
+            if self._is_equal(record)
         }
         found.pop(self.id, None)
         return sorted(found.values(), key=lambda record: str(record["timestamp"]), reverse=True)
+
+    def _at_the_end(self, path: str, within: float | None) -> Iterator[dict[str, Any]]:
+        """The newest records of equal calls, in the last megabyte or so many seconds of a file."""
+        needle = self.equals.encode()
+        with suppress(FileNotFoundError), open(path, "rb") as file:
+            start, cut, left = file.seek(0, os.SEEK_END), b"", _MOST_EARLIER
+            while start and left:
+                end, start = start, max(0, start - _SEARCHED)
+                file.seek(start)
+                data = file.read(end - start) + cut
+                at = len(data)
+                while left and (at := data.rfind(needle, 0, at)) >= 0:
+                    at = data.rfind(b"\n", 0, at) + 1
+                    record = _parsed(data[at : data.find(b"\n", at) + 1])
+                    if record is not None and self._is_equal(record):
+                        yield record
+                        left -= may_have_run(record)  # behind many denials, one ran
+                cut = data[: data.find(b"\n") + 1]  # its beginning was not read yet
+                oldest = _parsed(data[len(cut) : data.find(b"\n", len(cut)) + 1]) or {}
+                if within is None or ("timestamp" in oldest and seconds_since(oldest) > within):
+                    return
+
+    def _is_equal(self, record: dict[str, Any]) -> bool:
+        """Whether a record that contains `equals` has it at its top, and not in an argument."""
+        return _equals(record.get("tool"), json_text(record.get("args"))) == self.equals
 
     def end(self, record: str) -> None:
         """Write this record as the line, and strike the note.
@@ -302,27 +326,6 @@ def _in_short(result: object) -> str | None:
         return None
     text = str.__str__(result) if issubclass(type(result), str) else show(result)
     return text if len(text) <= _RESULT_LIMIT else cut(text, _RESULT_LIMIT - 40)
-
-
-def _at_the_end(path: str, needle: bytes, within: float | None) -> Iterator[dict[str, Any]]:
-    """The newest records whose lines contain the text, in the last megabyte or so many seconds."""
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        start, cut, left = file.seek(0, os.SEEK_END), b"", _MOST_EARLIER
-        while start and left:
-            end, start = start, max(0, start - _SEARCHED)
-            file.seek(start)
-            data = file.read(end - start) + cut
-            at = len(data)
-            while left and (at := data.rfind(needle, 0, at)) >= 0:
-                at = data.rfind(b"\n", 0, at) + 1
-                record = _parsed(data[at : data.find(b"\n", at) + 1])
-                if record is not None:
-                    yield record
-                    left -= record.get("executed") is not False  # behind many denials, one ran
-            cut = data[: data.find(b"\n") + 1]  # its beginning was not read yet
-            oldest = _parsed(data[len(cut) : data.find(b"\n", len(cut)) + 1]) or {}
-            if within is None or ("timestamp" in oldest and seconds_since(oldest) > within):
-                return
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

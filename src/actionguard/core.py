@@ -68,6 +68,11 @@ def seconds_since(record: dict[str, Any]) -> float:
     return (datetime.now(timezone.utc) - began).total_seconds() - took
 
 
+def may_have_run(record: dict[str, Any]) -> bool:
+    """Whether the call of an audit record may have taken effect: only "did not run" is sure."""
+    return record.get("state") != "waiting" and record.get("executed") is not False
+
+
 @dataclass
 class Decision:
     """An answer to an Action.

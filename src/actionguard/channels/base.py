@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from actionguard.core import Action, Decision, seconds_since
+from actionguard.core import Action, Decision, may_have_run, seconds_since
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -115,13 +115,9 @@ def earlier_line(action: Action) -> str | None:
     if not action.earlier:
         return None
     last = action.earlier[0]
-    ran = next((record for record in action.earlier if _may_have_run(record)), last)
+    ran = next((record for record in action.earlier if may_have_run(record)), last)
     also = "" if ran is last else f", and {_became(ran)}"
     return f"The same call {_became(last)}{also}"
-
-
-def _may_have_run(record: dict[str, Any]) -> bool:
-    return record.get("state") != "waiting" and record.get("executed") is not False
 
 
 def _became(record: dict[str, Any]) -> str:
