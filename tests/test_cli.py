@@ -305,7 +305,7 @@ def test_banner_of_a_repeat_while_others_wait() -> None:
 
     text = banner(action, waiting=2000)
 
-    assert text.endswith(f"──\n The same call is running.\n 2,000 more waiting\n{HINT}\n")
+    assert text.endswith(f"──\n ⚠ The same call is running.\n 2,000 more waiting\n{HINT}\n")
     assert "waiting" not in banner(REFUND)
 
 

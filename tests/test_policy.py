@@ -461,6 +461,13 @@ class Tensor:
         self.shape = (3,)
 
 
+class Connection:
+    """Its text is an address in memory."""
+
+    def __init__(self) -> None:
+        self.host = "prod-1"
+
+
 class Host:
     """Its text is all that a rule can look at."""
 
@@ -569,7 +576,9 @@ def test_pattern_searches_the_text_of_any_value(pattern: Any, value: object) -> 
     assert matches(pattern)(value) is True
 
 
-@pytest.mark.parametrize("value", [Hosts(), Frame(), Tensor(), object.__new__(Unreadable)])
+@pytest.mark.parametrize(
+    "value", [Hosts(), Frame(), Tensor(), Connection(), object.__new__(Unreadable)]
+)
 def test_what_cannot_be_read_whole_is_held(value: Any) -> None:
     """A value whose text is an excerpt, or that has none, needs a person, wherever it is."""
     assert matches("^prod-")(value) is True

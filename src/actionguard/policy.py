@@ -47,7 +47,7 @@ class ApprovalPolicy:
             the text of its argument, or of anything inside it: elements, keys and values of
             containers, fields of dataclasses and models, rows of tables, an Enum's name and value.
             bytes count as UTF-8 text. None is ignored. A value whose text may be an excerpt is
-            held.
+            held, and so is an object without a text of its own.
         repeat_within: Seconds. Holds a call if an equal one (same tool, same arguments as the log
             writes them: 20 is not 20.0) waits or runs, or ran or failed within this time: in this
             process, in others, or before a restart. It is found in the audit log, so the guard
@@ -244,6 +244,8 @@ def _may_be_excerpt(value: object) -> bool:
     cls = type(value)
     if cls.__module__ in ("ipaddress", "pydantic.networks"):  # networks and URLs
         return False
+    if cls.__str__ is object.__str__ and cls.__repr__ is object.__repr__:  # only an address
+        return cls is not object  # which holds nothing
     if any(getattr(cls, name, None) is not None for name in ("__len__", "__iter__", "__aiter__")):
         return True
     # Of a table that is elsewhere (a LazyFrame, a Spark DataFrame) the text is only a plan.

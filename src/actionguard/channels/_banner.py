@@ -22,7 +22,10 @@ _FEW_LINES = 4
 
 #: What the banner itself draws, and what stands for it where there is no more than ASCII.
 _ASCII = str.maketrans(
-    {"─": "-", "🛑": "!!", "—": "-", "│": "|", "┆": ":", "…": "...", "✅": "->", "⛔": "->"}
+    {
+        **{"─": "-", "—": "-", "│": "|", "┆": ":", "…": "..."},
+        **{"🛑": "!!", "⚠": "!!", "✅": "->", "⛔": "->"},
+    }
 )
 
 
@@ -62,7 +65,7 @@ class Banner:
         about = self._fit(escape(summary), " About: ", 3) if summary else []
         title = self._fit(self._drawn("🛑 actionguard — approval required"))
         head, end = [self._rule, *title, self._rule], [self._rule]
-        known = self._fit(f"{earlier}.") if earlier else []
+        known = self._fit(self._drawn(f"⚠ {earlier}.")) if earlier else []
         known += self._fit(f"{waiting:,} more waiting") if waiting else []
         hint = self._fit(f"{_HINT}; v shows all")
         room = self._room - len(tool) - 1
