@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.tools import StructuredTool
 
 from actionguard import Action, ApprovalDenied, ApprovalPolicy, AuditLog, guard
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel, ScriptedChannel, SilentChannel
@@ -66,6 +67,21 @@ def test_repeat_within(run: Any, log_path: Path) -> None:
     assert call(5).startswith("DENIED: ")
     assert call(6) == "refunded 6"
     assert [outcomes(action) for action in channel.requests] == [[True]]
+
+
+def test_arguments_in_another_order(log_path: Path) -> None:
+    """An agent may repeat a call with its arguments in another order."""
+    properties = {"amount": {"type": "number"}, "customer": {"type": "string"}}
+    tool = StructuredTool(
+        name="refund",
+        description="Refund.",
+        args_schema={"type": "object", "properties": properties},
+        func=lambda **given: f"refunded {given['amount']}",
+    )
+    pay = guard(tool, policy=ONCE, channel=AutoDenyChannel(), audit=log_path)
+
+    assert pay.invoke({"amount": 5, "customer": "c"}) == "refunded 5"
+    assert pay.invoke({"customer": "c", "amount": 5}).startswith("DENIED: ")
 
 
 def test_denied_calls_do_not_hold(log_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
 import datetime as dt
 import enum
@@ -30,7 +31,7 @@ from conftest import OddMeta, kept_busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actionguard import Action, ApprovalChannel, ApprovalDenied, Decision, guard
+from actionguard import Action, ApprovalChannel, ApprovalDenied, ApprovalPolicy, Decision, guard
 from actionguard._values import copied, cut, escape, json_text, label, show, stand_in
 
 with warnings.catch_warnings():
@@ -604,6 +605,34 @@ def test_changes_while_waiting(
     (line,) = lines()
     assert (line["approved"], line["executed"], line["args"]) == (True, not blocked, before)
     assert ran == ([] if blocked else [value])
+
+
+def test_changes_while_the_log_is_written(log_path: Path, lines: Any) -> None:
+    """Async calls that nobody is asked about run, judged and logged with the arguments of now."""
+
+    @guard(policy=ApprovalPolicy(match_args={"results": "prod"}), audit=log_path)
+    async def work(job: str, results: list[str]) -> list[str]:
+        results.append(job)
+        return results
+
+    async def several(*jobs: str) -> list[Any]:
+        results: list[str] = []
+        calls = [work(job, results) for job in jobs]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert asyncio.run(several("a", "b", "c"))[0] == ["a", "b", "c"]
+    first, then = asyncio.run(several("prod", "d"))
+    assert first == ["prod"]
+    assert str(then).startswith("BLOCKED: ")
+    assert [
+        (line["needed_approval"], line["executed"], line["args"]["results"]) for line in lines()
+    ] == [
+        (False, True, []),
+        (False, True, ["a"]),
+        (False, True, ["a", "b"]),
+        (False, True, []),
+        (True, False, ["prod"]),
+    ]
 
 
 def test_policy_and_channel_cannot_change_the_call(log_path: Path, lines: Any) -> None:

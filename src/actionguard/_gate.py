@@ -347,13 +347,27 @@ class _Passage:
         return _seconds(self._asked_at, self._answered_at or self._ended_at)
 
     def _start(self) -> None:
-        if self._before and json_text(self._shown) != self._before:
+        if self._before and (now := json_text(self._shown)) != self._before and self._stops(now):
             why = "its arguments changed after they were checked"
             action = self._kept_action()
             message = blocked_message(action, why, broken=False)
             denied = ApprovalDenied(message, action=action, decision=self._decision)
             raise Refused(message, denied, f"blocked: {why}")
         self._stage = "body"
+
+    def _stops(self, args_json: str) -> bool:
+        """Whether a call stops here since its arguments are others now.
+
+        If nobody was shown them, they only changed while the log was noting the call: then those of
+        now count, for the policy, the log and the body.
+        """
+        if self._asked_at is not None or self._gate.repeat_within is not None:
+            return True
+        assert self._entry is not None
+        self._entry.take(args_json)
+        self._stage = "policy"
+        self._judge()
+        return self._needed
 
     def returned(self, result: T) -> T:
         self._result = result

@@ -329,6 +329,7 @@ class _Arguments(Signature):
             # The method that runs it takes these for itself.
             hidden |= {"config", "run_manager"}
         super().__init__(body, hidden, rule_names(options.policy))
+        self._order = list(fields)
         self._defaults = {n: d for n, (_, d) in fields.items() if d is not PydanticUndefined}
         if schema is not None and self._parameters is not None:
             self.names = sorted({*fields, *self.names})
@@ -343,6 +344,8 @@ class _Arguments(Signature):
         named = self.bind(args, given)
         for name, default in () if args else self._defaults.items():
             named.setdefault(name, default)
+        if self._flat:  # an agent that repeats a call may order its arguments otherwise
+            named = type(named)({n: named[n] for n in self._order if n in named} | named)
         return self._without_runtime(named)
 
     def bind_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -177,11 +177,16 @@ class Entry(Call):
 
     def __init__(self, writer: Writer, call_id: str, tool: str, args: Mapping[str, Any]) -> None:
         now = datetime.now(timezone.utc).isoformat("T", "microseconds")
-        #: The arguments as the line has them.
-        self.args_json = json_text(args)
-        super().__init__(call_id, _equals(tool, self.args_json), writer.journal)
+        self._tool = tool
+        self.take(json_text(args))
+        super().__init__(call_id, self._call, writer.journal)
         self._begin = f'{{"timestamp": "{now}", '
         self._writer = writer
+
+    def take(self, args_json: str) -> None:
+        """Take these arguments for the line."""
+        self.args_json = args_json
+        self._call = _equals(self._tool, args_json)
 
     def note(
         self,
@@ -302,7 +307,7 @@ class Entry(Call):
             if decision.metadata:
                 metadata = f', "decision_metadata": {json_text(decision.metadata)}'
         return (
-            f'{self._begin}{self.equals}"needed_approval": {json_text(needed_approval)}, {answer}, '
+            f'{self._begin}{self._call}"needed_approval": {json_text(needed_approval)}, {answer}, '
             f'"executed": {json_text(executed)}, "result": {json_text(_in_short(result))}, '
             f'"error": {json_text(error)}, "id": {json_text(self.id)}, '
             f'"waited_s": {_seconds(waited_s)}, "ran_s": {_seconds(ran_s)}{metadata}}}'

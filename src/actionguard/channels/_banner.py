@@ -22,10 +22,8 @@ _FEW_LINES = 4
 
 #: What the banner itself draws, and what stands for it where there is no more than ASCII.
 _ASCII = str.maketrans(
-    {
-        **{"─": "-", "—": "-", "│": "|", "┆": ":", "…": "..."},
-        **{"🛑": "!!", "⚠": "!!", "✅": "->", "⛔": "->"},
-    }
+    {"─": "-", "—": "-", "│": "|", "┆": ":", "…": "..."}
+    | {"🛑": "!!", "⚠": "!!", "✅": "->", "⛔": "->"}
 )
 
 
