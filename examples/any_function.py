@@ -2,7 +2,7 @@
 
 Run:  python examples/any_function.py
 You are asked five times. A denied call raises ApprovalDenied, or returns what you chose. Type a
-reason instead of y or n, and see where it arrives.
+reason instead of y or n, and see where it shows up.
 """
 
 import shutil
@@ -30,7 +30,7 @@ class Account:
         return f"closed the account of {self.owner}"
 
 
-# ... or whatever your function makes of the denial.
+# ... or whatever your function returns for the denial.
 @guard(on_denied=lambda denied: {"ok": False, "why": denied.decision.comment})
 def deploy(version: str) -> object:
     """Deploy to production."""
@@ -54,7 +54,7 @@ def main() -> None:
     print(deploy("1.4.2"))
     print(list(delete_files(["a.txt", "b.txt"])))
 
-    # A function that somebody else wrote, guarded where you pass it on.
+    # A function that somebody else wrote, guarded where you use it.
     folder = Path(tempfile.mkdtemp())
     remove = guard(shutil.rmtree)
     try:

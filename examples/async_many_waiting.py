@@ -1,9 +1,9 @@
-"""A thousand refunds wait for approval in one process, and nothing else waits for them.
+"""A thousand refunds wait for approval in one process, and block nothing else.
 
 Run:  python examples/async_many_waiting.py
-You are not asked: the program answers through an async channel, as you might write one for your own
-queue. The waiting calls use no threads, a small refund goes through meanwhile, and a cancelled
-one never runs.
+You are not asked: the program answers through an async channel, like one that you might write for
+your own queue. The waiting calls use no threads, a small refund goes through meanwhile, and a
+cancelled one never runs.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def main() -> None:
     refunds = [asyncio.create_task(refund(4000, customer)) for customer in range(1000)]
     while len(inbox.open) < 1000:
         await asyncio.sleep(0)
-    print(f"{len(inbox.open)} refunds wait, in {threading.active_count()} thread")
+    print(f"{len(inbox.open)} refunds are waiting, in {threading.active_count()} thread")
 
     print("meanwhile:", await refund(50, 7))
 

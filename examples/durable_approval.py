@@ -1,4 +1,4 @@
-"""An approval that outlives the process: asked in one process, answered in another, kept in SQLite.
+"""An approval that outlives the process: asked for in one, answered in another, kept in SQLite.
 
 Run:  pip install langgraph langgraph-checkpoint-sqlite
       python examples/durable_approval.py
@@ -7,9 +7,9 @@ Without the second package, the same happens in one process and in memory.
 The graph pauses at the refund; nothing waits, and no process has to stay alive. Whoever resumes it
 gives the answer: your own code as below, or a UI for LangChain agents, Agent Inbox or AG-UI.
 
-LangGraph runs a paused node again from its start. So keep what comes before a guarded call in a
-node free of side effects, and make one guarded call in a node; in an agent of `create_agent`, each
-tool call has a task of its own already.
+LangGraph runs a paused node again from its start. So avoid side effects before the guarded call in
+a node, and make only one guarded call per node. In an agent made with `create_agent`, each tool
+call already has a task of its own.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""One guarded function as a tool of other frameworks: each that is installed calls it.
+"""One guarded function as a tool of other frameworks: each installed framework calls it.
 
 Run:  pip install openai-agents pydantic-ai-slim llama-index-core fastmcp smolagents
       python examples/other_frameworks.py
@@ -78,7 +78,7 @@ async def fastmcp() -> object:
 async def smolagents() -> object:
     from smolagents import tool
 
-    # It takes no async functions. In a thread, because a plain function blocks while it waits.
+    # It takes no async functions. This runs in a thread, as a plain function blocks while it waits.
     return await asyncio.to_thread(tool(refund_now), **CALL)
 
 

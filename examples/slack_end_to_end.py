@@ -5,12 +5,12 @@ Run:  python examples/slack_end_to_end.py
 An agent asks for the same refund twice. You will see somebody deny the second request and then
 approve the first: one refund is made, the other call gets "DENIED", and the audit log says who
 decided. Nothing leaves this machine: unless you set the two variables below, a stand-in at the end
-of this file plays Slack and clicks.
+of this file plays the part of Slack and clicks.
 
 To use it with your Slack, make an app at https://api.slack.com/apps and turn on
 - Incoming Webhooks: add one to a channel and put its URL into SLACK_WEBHOOK_URL;
-- Interactivity: its request URL is where Slack can reach `Endpoint` below (port 3000 of this
-  machine, behind HTTPS). Put the app's signing secret into SLACK_SIGNING_SECRET.
+- Interactivity: set its request URL to an address where Slack can reach `Endpoint` below (port
+  3000 of this machine, behind HTTPS). Put the app's signing secret into SLACK_SIGNING_SECRET.
 Then put the ids of the people who may approve into APPROVERS.
 """
 
@@ -43,7 +43,7 @@ def serve(port: int, handler: type[BaseHTTPRequestHandler]) -> str:
 
 
 def main() -> None:
-    """Ask for one refund twice, as an agent does that is not sure that the first went through."""
+    """Ask for the same refund twice, like an agent that is not sure that the first went through."""
     slack = SlackButtonsChannel(
         WEBHOOK or serve(0, StandIn), signing_secret=SECRET, approvers=APPROVERS, timeout=300
     )
@@ -112,7 +112,7 @@ class StandIn(BaseHTTPRequestHandler):
         self.click(self.requested[0], "Approve", "U0GRACE")
 
     def click(self, message: dict, label: str, user: str) -> None:
-        """Send what Slack sends, and how it signs it, when this user presses that button."""
+        """Send the signed request that Slack sends when this user presses that button."""
         buttons = message["blocks"][-1]["elements"]
         payload = {
             "type": "block_actions",

@@ -83,7 +83,9 @@ def test_answers_in_order() -> None:
         refund(4000)
         with pytest.raises(ApprovalDenied, match="a repeat"):
             refund(4000)
-        with pytest.raises(TimeoutError):  # the channel failed, and a plain function says so
+        with pytest.raises(
+            TimeoutError
+        ):  # the channel failed, and a plain function raises its error
             refund(4000)
 
     assert paid == [4000]

@@ -1,4 +1,4 @@
-"""Only the calls that matter ask: a large amount, a production database, a repeated payment.
+"""Ask only about the calls that matter: a large amount, a production database, a repeated payment.
 
 Run:  python examples/threshold_and_regex.py
 Eight calls are made. Four of them need approval, because a rule of their policy applies; approve

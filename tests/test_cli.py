@@ -685,7 +685,7 @@ def test_question_within_a_question() -> None:
         return "y"
 
     assert answered(answer)[0].approved
-    why = "it was asked for in the middle of another question"
+    why = "it was asked for while the same thread was asking another question"
     assert inside == [denied(why, unanswered=True)] * 2
     assert shown(REFUND)
 

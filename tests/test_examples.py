@@ -108,7 +108,7 @@ def test_any_function_denied(tmp_path: Path) -> None:
 def test_async_many_waiting(tmp_path: Path) -> None:
     """A thousand calls wait in one thread, and get the answers that are theirs."""
     assert run("async_many_waiting.py", tmp_path) == [
-        "1000 refunds wait, in 1 thread",
+        "1000 refunds are waiting, in 1 thread",
         "meanwhile: refunded 50 to customer 7",
         "customer 0 hung up, so 999 are left",
         "499 were approved and ran, 500 were denied",

@@ -490,7 +490,9 @@ def test_made_of_the_class(log: AuditLog) -> None:
         lambda t: type(t).model_construct(),
         lambda t: t.configurable_fields(name=FIELD).invoke(FIVE, CALLED),
     ):
-        with pytest.raises(TypeError, match="make the tool from Subclass itself, and guard it"):
+        with pytest.raises(
+            TypeError, match="make the tool from the original Subclass, and guard it"
+        ):
             make(guard(Subclass(), channel=AutoApproveChannel(), audit=log))
 
 

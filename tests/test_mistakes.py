@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a tool that its provider runs, in a list": (
         lambda: guard_tools([refund, WEB_SEARCH]),
-        TOOLS + "{'type': 'web_search'}: a tool that its provider runs cannot be guarded",
+        TOOLS + "{'type': 'web_search'}: a tool that the model's provider runs cannot be guarded",
     ),
     "a list of tools": (
         lambda: guard([refund]),
@@ -158,7 +158,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
             policy=ApprovalPolicy(match_args={"customer_id": "^prod-"}),
             exclude=["customer_id"],
         ),
-        "the policy names 'customer_id', which nobody is shown anyway: it is excluded",
+        "the policy names 'customer_id', which no policy or approver gets: it is excluded",
     ),
     "a rule on what is excluded, beside **kwargs": (
         lambda: guard(
@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
             policy=ApprovalPolicy(match_args={"path": "^/etc"}),
             exclude=["path"],
         ),
-        "the policy names 'path', which nobody is shown anyway: it is excluded",
+        "the policy names 'path', which no policy or approver gets: it is excluded",
     ),
     "a rule on what an excluded **kwargs takes": (
         lambda: guard(
@@ -226,7 +226,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a rule that takes the arguments one by one": (
         lambda: ApprovalPolicy(require_if=lambda amount, customer_id: amount > 100),
-        "require_if must be a plain function, not an async one, of one argument",
+        "require_if must be a plain function (not async) that takes one argument",
     ),
     "a rule by position": (
         lambda: ApprovalPolicy("amount > 100"),
@@ -234,7 +234,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "an async rule": (
         lambda: ApprovalPolicy(require_if=arefund),
-        "require_if must be a plain function, not an async one",
+        "require_if must be a plain function (not async)",
     ),
     "a channel by name": (
         lambda: guard(refund, channel="slack"),
@@ -290,7 +290,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     ),
     "a log of one's own": (
         lambda: type("Redacted", (AuditLog,), {}),
-        "AuditLog cannot be subclassed, as Redacted does: a guarded call writes its own line",
+        "AuditLog cannot be subclassed, as Redacted does: guarded calls would never use its",
     ),
 }
 
@@ -314,7 +314,7 @@ def test_missing_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_log_where_none_can_be(tmp_path: Any) -> None:
     """A log that is a folder is told at once, by its path; a missing folder is made later."""
-    with pytest.raises(OSError, match=r"an audit log is a file, and this is a folder: '.+'"):
+    with pytest.raises(OSError, match=r"an audit log must be a file, but this is a folder: '.+'"):
         guard(refund, audit=tmp_path)
 
     guarded = guard(refund, audit=tmp_path / "new" / "log.jsonl", channel=AutoApproveChannel())

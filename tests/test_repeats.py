@@ -235,7 +235,9 @@ def test_paused_and_waiting_calls(log_path: Path) -> None:
 def test_mistakes(log_path: Path) -> None:
     """Without a log there is no memory, and a time must be a finite number above 0."""
     for log in (AuditLog(enabled=False),):
-        with pytest.raises(ValueError, match="repeat_within finds earlier calls in the audit log"):
+        with pytest.raises(
+            ValueError, match="repeat_within looks for earlier calls in the audit log"
+        ):
             guard(refund, policy=ONCE, audit=log)
     for wrong in (0, -1, float("nan"), float("inf"), "600", True):
         with pytest.raises((TypeError, ValueError), match="repeat_within"):

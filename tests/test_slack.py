@@ -197,7 +197,7 @@ class Refused:
         for ask in (plain, awaited):
             self.hook.script = list(script)
             channel = SlackChannel(self.hook.url, poll_fn=asked.append, **options)
-            with pytest.raises(NotDelivered, match="Slack did not take the request: ") as caught:
+            with pytest.raises(NotDelivered, match="Slack did not accept the request: ") as caught:
                 ask(channel, refund())
             self.assert_dead_silent(channel, caught.value)
         assert asked == []
@@ -360,12 +360,12 @@ def test_session_that_knows_little() -> None:
 
 NUMBERS = (-1, -0.001, float("nan"), float("inf"), True, None, "5")
 TIME = "{} must be a finite number of seconds, 0 or more, not {!r}"
-POLL = "{} must be a function of the action or None, not {!r}"
+POLL = "{} must be a function that takes the action, or None, not {!r}"
 WRONG: list[tuple[str, tuple[Any, ...], str]] = [
     *((name, NUMBERS, TIME) for name in ("timeout", "poll_interval", "post_timeout")),
     ("on_timeout", ("raise", True, None), '{} must be "deny" or "approve", not {!r}'),
     ("poll_fn", (3, object(), lambda: None, lambda action, more: None), POLL),
-    ("session", (3, object()), "{} must have a post method, not be {!r}"),
+    ("session", (3, object()), "{} must have a post method; {!r} has none"),
 ]
 
 

@@ -304,7 +304,7 @@ FORMS = [urlencode({"payload": json.dumps(payload)}).encode() for payload in PAY
 @pytest.mark.parametrize("body", [b"", b"payload=", b"\xff", b"ssl_check=1", *FORMS])
 def test_signed_by_slack_but_no_click(channel: SlackButtonsChannel, body: bytes) -> None:
     """What else Slack sends to the URL is refused, and is no crash."""
-    assert send(channel, body) == (400, "Not a click on a button of actionguard.")
+    assert send(channel, body) == (400, "Not a click on an actionguard button.")
 
 
 # --- set-ups ---------------------------------------------------------------------------------
@@ -349,7 +349,10 @@ def test_update_that_fails(hook: Hook, channel: SlackButtonsChannel, caplog: Any
     assert "s3cret" not in caplog.text
 
 
-SPACES, IDS = "signing_secret must be a text without spaces", "approvers must be one or more Slack"
+SPACES, IDS = (
+    "signing_secret must be a string without spaces",
+    "approvers must be one or more Slack",
+)
 WRONG: list[tuple[str, tuple[Any, ...], str]] = [
     ("signing_secret", ("", " ", "s3cret s3cret", "s3cret\n", None, b"s3cret", 7), SPACES),
     ("approvers", (ADA, "", None, (), set(), [ADA, None], [""], [b"U0ADA"], b"U0ADA"), IDS),

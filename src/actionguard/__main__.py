@@ -33,9 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     for kind, fits in _KINDS.items():
         add(f"--{kind}", dest="kinds", action="append_const", const=fits, help=f"{kind} calls")
     add("--tool", metavar="NAME", help="calls of this tool")
-    add("--since", type=age, metavar="AGE", help="calls of the last 30s, 5m, 1h or 2d")
-    add("--last", type=int, default=20, metavar="N", help="how many in the table (default: 20)")
-    add("--json", action="store_true", help="all calls, each as a line of JSON")
+    add("--since", type=age, metavar="AGE", help="calls since then, such as 30s, 5m, 1h or 2d ago")
+    add(
+        "--last",
+        type=int,
+        default=20,
+        metavar="N",
+        help="how many calls the table shows (default: 20)",
+    )
+    add("--json", action="store_true", help="all calls, one JSON object per line")
     asked = parser.parse_args(argv)
     try:
         return _report(asked)

@@ -267,7 +267,7 @@ class _Passage:
         if self._entry is not None:
             return self._needed or self._gate.repeat_within is not None
         if self._gate.repeat_within is not None:
-            raise ValueError("repeat_within needs an audit log, and this one is switched off")
+            raise ValueError("repeat_within needs an audit log, but the log is switched off")
         return False
 
     def _look(self) -> None:

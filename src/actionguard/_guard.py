@@ -108,16 +108,18 @@ def guard(
         target: A LangChain tool, or any callable: plain or async function, method, generator
             function, partial, class, callable object, builtin.
         policy: Which calls need approval; by default every call.
-        channel: Who is asked, and how; by default what `configure` says, or the terminal.
-        audit: The audit log or its path; by default what `configure` says, or
+        channel: Who is asked, and how; by default the channel set with `configure`, or else the
+            terminal.
+        audit: The audit log or its path; by default the one set with `configure`, or else
             `actionguard_audit.jsonl` in the working directory.
-        on_denied: What a call of a plain callable does when it was not approved: `"raise"` an
-            `ApprovalDenied`, `"return"` the message for the agent, or a callable that gets the
-            `ApprovalDenied` and whose return value is returned. A tool always answers its agent.
+        on_denied: What happens when a call of a plain callable is not approved: `"raise"` raises
+            `ApprovalDenied`, `"return"` returns the message for the agent, and a callable is called
+            with the `ApprovalDenied`, and what it returns is returned. A tool always returns the
+            message to its agent.
         exclude: Parameters that belong to the runtime and not to the agent (a context, a client).
             They are passed to the body but kept out of the policy, the prompt and the log.
-        secret: Arguments whose value only the policy and the body get. Everybody else is shown
-            `<secret: 32 characters>`.
+        secret: Arguments whose values only the policy and the body get. The approver, the log and
+            the agent see `<secret: 32 characters>`.
 
     Returns:
         The guarded target: a tool of the same class, or a callable of the same kind.

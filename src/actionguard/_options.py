@@ -25,10 +25,11 @@ def configure(
     channel: ApprovalChannel | None = None,
     audit: AuditLog | str | os.PathLike[str] | None = None,
 ) -> None:
-    """Say where guards ask and log that name no channel or no log themselves.
+    """Set the channel and the audit log of all guards that name none of their own.
 
-    Guards look this up at each call, so it also holds for functions and tools that were guarded
-    before. Each call replaces what an earlier one said; `configure()` restores the defaults.
+    Guards look this up at each call, so it also applies to functions and tools that are already
+    guarded. Each call of `configure` replaces the earlier settings; `configure()` restores the
+    defaults.
 
     Args:
         channel: The channel; if left out, the terminal.
@@ -71,7 +72,7 @@ class Options:
         remembers = isinstance(policy, ApprovalPolicy) and policy.repeat_within is not None
         if remembers and log is not None and not log.enabled:
             raise ValueError(
-                f"{option}: repeat_within finds earlier calls in the audit log, and that is "
+                f"{option}: repeat_within looks for earlier calls in the audit log, but the log is "
                 "switched off: switch it on, or leave repeat_within out"
             )
         return replace(self, policy=policy)
@@ -101,7 +102,7 @@ class Options:
         name = min(missing)
         option = "the policy" if name in rules else "secret" if name in shown else "exclude"
         if name in shown and name in names:
-            why = "nobody is shown anyway: it is excluded, or the runtime fills it in"
+            why = "no policy or approver gets: it is excluded, or the runtime fills it in"
         else:
             theirs = ", ".join(dict.fromkeys(names)) or "none"
             why = f"is not an argument of {owner}; its arguments are: {theirs}"

@@ -43,18 +43,18 @@ _CALL_ID = "actionguard:tool_call_id"
 
 
 class ApprovalWrappedTool(_Base):
-    """What every guarded tool is besides an instance of its own class.
+    """The base class that every guarded tool has in addition to its own.
 
-    It is a face: LangChain reads its fields, validates with it and reports its runs. The body
-    belongs to a bare copy of the tool, and each way to it leads through the gate. What is
-    done to a face (copying, assignment) is done to its bare tool.
+    A guarded tool is a face: LangChain reads its fields, validates with it and reports its runs.
+    The body belongs to a bare copy of the tool, and every way to it leads through the gate. Copying
+    a face, or assigning to it, does the same to its bare tool.
     """
 
     _actionguard: _Behind
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Refuse to make a tool of a guarded tool's class: it would have no guard."""
-        raise TypeError(f"make the tool from {cls.__name__} itself, and guard it")
+        raise TypeError(f"make the tool from the original {cls.__name__}, and guard it")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Hide faces from a tool's class that registers or checks its subclasses."""
@@ -79,7 +79,7 @@ class ApprovalWrappedTool(_Base):
         return self._actionguard.guard(copy.deepcopy(self._actionguard.bare, memo))
 
     def model_copy(self, **kwargs: Any) -> Any:
-        """A guarded copy, under whatever name and with whatever body it is given."""
+        """A guarded copy, even if it gets another name or body."""
         return self._actionguard.guard(self._actionguard.bare.model_copy(**kwargs))
 
     def copy(self, **kwargs: Any) -> Any:

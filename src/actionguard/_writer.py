@@ -149,7 +149,7 @@ class Writer:
         except FileNotFoundError:  # its process has just ended, or another wrote the lines
             pass
         except OSError as fault:
-            alarm(f"the notes in {path} could not be made lines of {self.path} ({fault!r})")
+            alarm(f"the crash notes in {path} could not be written to {self.path} ({fault!r})")
         finally:
             self._writes = False
 
@@ -177,8 +177,8 @@ class Writer:
             self._settle()
         except Exception as fault:
             alarm(
-                f"the line of a call could not be written to {self.path} ({fault!r}). Until it can "
-                "be, no other guarded call of this log runs"
+                f"the line of a call could not be written to {self.path} ({fault!r}). Until it "
+                "is, no other guarded call of this log runs"
             )
 
     def _settle(self) -> None:

@@ -46,7 +46,8 @@ class AuditLog:
             are created at the first call.
         enabled: Whether to write anything.
         fsync: Whether each call waits until its crash note and its line would survive a power
-            cut, for every AuditLog on this file. Without it, they only survive the process.
+            cut; this applies to every AuditLog on the file. Without it, they only survive a crash
+            of the process.
 
     Raises:
         TypeError: `path` is not a path.
@@ -75,8 +76,8 @@ class AuditLog:
     def __init_subclass__(cls) -> None:
         # Type checkers know it from `@final`. An overridden `record` would never be called.
         raise TypeError(
-            f"AuditLog cannot be subclassed, as {cls.__name__} does: a guarded call writes its own "
-            "line. To keep the lines elsewhere or in another form, read them with records()"
+            f"AuditLog cannot be subclassed, as {cls.__name__} does: guarded calls would never use "
+            "its record(). To keep the lines elsewhere or in another form, read them with records()"
         )
 
     def __repr__(self) -> str:
@@ -87,13 +88,13 @@ class AuditLog:
         return made, (str(self.path),)  # copies and unpickled logs share the writer
 
     def check(self) -> None:
-        """Raise if the log could not be written; leaves nothing behind.
+        """Raise an error if the log cannot be written; leaves no files behind.
 
-        Inside a running event loop it does nothing, since file work would block the loop: the first
-        call finds out.
+        Inside a running event loop it does nothing, since file work would block the loop; there,
+        the first call finds out.
 
         Raises:
-            OSError: Says what stands in the way.
+            OSError: The log cannot be written; the message says why.
         """
         if not self.enabled or _on_event_loop():
             return
@@ -116,7 +117,7 @@ class AuditLog:
         result: object = None,
         error: object = None,
     ) -> dict[str, Any]:
-        """Write the line of a call that is over, and return what it says.
+        """Write the line of a finished call, and return the record.
 
         Raises:
             OSError: The line could not be written.
@@ -136,7 +137,7 @@ class AuditLog:
     def in_flight(self) -> list[dict[str, Any]]:
         """The calls that are waiting for a person or running now, in all processes.
 
-        Each is what is known of the record, with a `state`: "waiting" or "running".
+        Each is the record as far as it is known, with a `state`: "waiting" or "running".
         """
         if self.enabled:
             self._writer.flush()
@@ -155,9 +156,9 @@ def read_log(
 
     Args:
         path: The log's file.
-        torn: Gets the text of every line that is not a record, because a crash or a full disk
-            damaged it. Without it, each of them is a warning. An unfinished last line is left out:
-            somebody may be writing it.
+        torn: A list that gets the text of every line that a crash or a full disk damaged. Without
+            it, each such line causes a warning. An unfinished last line is left out, because
+            somebody may still be writing it.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -355,5 +356,5 @@ def _on_event_loop() -> bool:
 
 def _refuse_folder(path: str) -> None:
     if os.path.isdir(path):
-        fault = "an audit log is a file, and this is a folder"
+        fault = "an audit log must be a file, but this is a folder"
         raise IsADirectoryError(errno.EISDIR, fault, path)

@@ -44,7 +44,7 @@ class Action:
         args: The arguments by name, with defaults filled in: a copy, safe to read and keep.
         tool_description: The tool's description, if any.
         id: Unique for every call, across processes; two equal calls have different ids.
-        earlier: The audit records of equal calls that wait, run or are over, newest first.
+        earlier: The audit records of equal calls that are waiting, running or over, newest first.
     """
 
     tool_name: str

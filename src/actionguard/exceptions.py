@@ -15,8 +15,8 @@ class ApprovalDenied(RuntimeError):
     A RuntimeError, because LangGraph's default retry policy retries most other exceptions.
     """
 
-    #: The call that was asked for. Always there when a guard raised it; None only if the error was
-    #: made from a message alone, as result backends do.
+    #: The call that was not approved. Always set when a guard raises the error; None only if it was
+    #: made from a message alone, as the result backends of task queues do.
     action: Action
     #: The answer; None if the call was blocked without one.
     decision: Decision | None

@@ -33,9 +33,9 @@ def guard_tools(
     """Guard the tools of an agent. The originals are not modified.
 
     Args:
-        tools: Tools, or plain functions, which langchain-core makes tools of.
+        tools: Tools, or plain functions, which langchain-core turns into tools.
         policy: One policy for all, or a mapping from a tool's name to its policy; a tool that the
-            mapping does not list always needs approval. One policy for all may name arguments that
+            mapping does not list always needs approval. A single policy may name arguments that
             only some of the tools have.
         channel: Has the same meaning as for `guard`.
         audit: Has the same meaning as for `guard`.
@@ -47,8 +47,8 @@ def guard_tools(
 
     Raises:
         TypeError: Something in the list is not a tool, or an option has an unsupported type.
-        ValueError: The policy names a tool or an argument that is not there; or `exclude` or
-            `secret` does.
+        ValueError: The policy names a tool that is not in the list; or the policy, `exclude` or
+            `secret` names an argument that none of the tools has.
         OSError: The audit log cannot be written at its path.
     """
     # A tool is iterable, and so is a toolkit: they are models.
@@ -84,6 +84,6 @@ def _as_tool(tool: Any) -> BaseTool:
         return tool
     if isinstance(tool, type) or not callable(tool):
         is_dict = isinstance(tool, Mapping)
-        hint = ": a tool that its provider runs cannot be guarded" if is_dict else ""
+        hint = ": a tool that the model's provider runs cannot be guarded" if is_dict else ""
         raise TypeError(f"guard_tools() takes LangChain tools and functions, not {tool!r}{hint}")
     return make_tool(tool)  # type: ignore[no-any-return]

@@ -17,25 +17,25 @@ _NO_ANSWER = [("__resume__", None)], "00000000-0000-0000-0000-000000000000"
 
 
 class InterruptChannel(ApprovalChannel):
-    """Pauses the graph with `interrupt()`; what resumes the graph is the answer.
+    """Pauses the graph with `interrupt()`; the value that resumes the graph is the answer.
 
     The request is LangChain's `HITLRequest` for one action. Resume with
     `Command(resume={"type": "approve"})` or `Command(resume={"type": "reject", "message": "why"})`;
-    if several calls wait, with a dict of such answers by interrupt id. What the UIs of LangChain,
-    Agent Inbox and AG-UI send for an approval is understood too. Any other answer blocks the call.
+    if several calls are waiting, with a dict of such answers by interrupt id. The answers that the
+    UIs of LangChain, Agent Inbox and AG-UI send work, too. Any other answer blocks the call.
 
-    An answer counts once, and only for the call that was shown, with the arguments that were shown.
-    If the body fails and the graph is run again, somebody is asked again.
+    An answer is used once, and only for the call and the arguments that were shown. If the body
+    fails and the graph is run again, approval is requested again.
 
     Each call needs a LangGraph task of its own. `create_agent` gives it one; so does a node that
     makes one guarded call. Several tool calls in one `ToolNode`, or several guarded calls in one
-    node, are blocked: LangGraph resumes a task from its start, so that a body could run twice and
-    an answer reach the wrong call. As with any interrupt, whatever else a node does before its
-    call, or beside it in threads of its own, is done again when it is resumed.
+    node, are blocked: LangGraph resumes a task from its start, so a body could run twice, or an
+    answer could reach the wrong call. As with any interrupt, whatever else a node does before the
+    call, or beside it in threads of its own, is repeated when the node resumes.
 
     Calls outside a graph, or in a graph without a checkpointer, are blocked because nothing could
-    resume them. On Python 3.10, so are calls of async nodes. For async graphs, too, the
-    checkpointer's plain methods are used, from a thread: LangGraph's own have both kinds.
+    resume them. On Python 3.10, calls in async nodes are blocked, too. Even in async graphs, the
+    checkpointer's sync methods are used, in a thread; LangGraph's own checkpointers have both.
     """
 
     name = "interrupt"
@@ -46,7 +46,9 @@ class InterruptChannel(ApprovalChannel):
         if task is None:
             raise RuntimeError("InterruptChannel needs a LangGraph run that has a checkpointer")
         if _has_several_tool_calls(task) or _first_call(task, action) != action.id:
-            raise RuntimeError("InterruptChannel can hold one call of a task, and this makes more")
+            raise RuntimeError(
+                "InterruptChannel can hold one call of a task, but this task makes more"
+            )
         call = _call(action)
         # The answer that has no interrupt's id.
         plain = task["__pregel_scratchpad"].get_null_resume(False)
@@ -56,11 +58,13 @@ class InterruptChannel(ApprovalChannel):
         # A plain one is given to whoever comes first, before LangGraph 1.2 even if several calls of
         # a subgraph wait.
         if call not in asked.values() or (answer is plain and len(asked) > 1):
-            raise RuntimeError("this answer is to another call, or to one with other arguments")
+            raise RuntimeError(
+                "this answer belongs to another call, or to one with other arguments"
+            )
         return _decision(answer, call, self.name)
 
     def held_before(self, action: Action) -> bool:
-        """Whether the answer of a person is there for a call that the policy now releases."""
+        """Whether there is a person's answer for a call that the policy no longer holds."""
         task = _task()
         if task is None:
             return False
@@ -185,5 +189,5 @@ def _decision(answer: Any, call: dict[str, Any], source: str) -> Decision:
         case {"__agui_cancelled__": True}:
             return Decision(False, "the request was cancelled", source, unanswered=True)
     if not isinstance(comment, str | None):
-        raise TypeError(f'an answer has the type "approve" or "reject": {cut(show(answer), 200)}')
+        raise TypeError(f"an answer must be an approve or a reject, not {cut(show(answer), 200)}")
     return Decision(approved, comment, source)

@@ -24,7 +24,7 @@ class Policy(Protocol):
 
 
 class AmountOver(TypedDict):
-    """The rule on a number: calls whose argument `arg` is greater than `threshold` are held."""
+    """A rule for numbers: calls whose argument `arg` is greater than `threshold` are held."""
 
     arg: str
     threshold: float | Decimal | Fraction
@@ -32,26 +32,29 @@ class AmountOver(TypedDict):
 
 @dataclass(eq=False)
 class ApprovalPolicy:
-    """Says which calls need approval: those that any of its rules holds; without rules, every call.
+    """Says which calls need approval: those held by any of its rules; without rules, every call.
 
     Args:
-        require_if: Called with a copy of the arguments by name; any truthy answer holds the call.
-            It is asked last, and only if no other rule holds the call.
-        require_always: True holds every call. False, without other rules, releases every call;
-            with other rules, these decide.
-        amount_over: `{"arg": name, "threshold": number}` holds a call whose argument is greater,
-            compared exactly: int, float, Decimal, Fraction, numpy scalars, and strings that
-            Python reads as a number. A value that is not a number (None, "4,000", NaN) is held.
-            Bools are ignored, and so are missing arguments that the signature names.
+        require_if: Called with a copy of the arguments, as a dict; any truthy answer holds the
+            call. It is called last, and only if no other rule holds the call. Compare values and
+            not identities, since what it gets is a copy.
+        require_always: True holds every call. False releases every call if there are no other
+            rules; otherwise they decide.
+        amount_over: `{"arg": name, "threshold": number}` holds a call whose argument is greater
+            than the threshold. The comparison is exact for int, float, Decimal, Fraction, numpy
+            scalars, and strings that Python reads as a number. A value that is not a number (None,
+            "4,000", NaN) is held. Bools are ignored, and so are missing arguments that the
+            signature names.
         match_args: Regular expressions by argument name. A call is held if `re.search` finds one in
             the text of its argument, or of anything inside it: elements, keys and values of
             containers, fields of dataclasses and models, rows of tables, an Enum's name and value.
-            bytes count as UTF-8 text. None is ignored. A value whose text may be an excerpt is
-            held, and so is an object without a text of its own.
-        repeat_within: Seconds. Holds a call if an equal one (same tool, same arguments as the log
-            writes them: 20 is not 20.0) waits or runs, or ran or failed within this time: in this
-            process, in others, or before a restart. It is found in the audit log, so the guard
-            needs one, and in what logrotate left beside it, unless that is compressed.
+            bytes count as UTF-8 text. None is ignored. A call is also held if the text of a value
+            may be an excerpt, or if an object has no text of its own.
+        repeat_within: Seconds. Holds a call if an equal one is waiting or running, or ran or failed
+            within this time: in this process, in another, or before a restart. Equal means the
+            same tool and the same arguments as the log writes them (20 is not 20.0). Earlier calls
+            are found in the audit log, so the guard needs one, and in the uncompressed files that
+            logrotate left beside it.
 
     Raises:
         TypeError: A rule has an unsupported type, or `require_if` is async.
@@ -84,7 +87,7 @@ class ApprovalPolicy:
         return frozenset((*(self.match_args or ()), *amount))
 
     def needs_approval(self, args: dict[str, Any]) -> bool:
-        """Whether a call with these arguments needs approval, whatever ran before.
+        """Whether a call with these arguments needs approval, leaving `repeat_within` aside.
 
         Raises:
             Exception: What `require_if` raises; a guarded call is then blocked.
@@ -114,8 +117,8 @@ def rule_names(policy: Policy) -> frozenset[str]:
 def _check_predicate(predicate: Any) -> None:
     if not callable(predicate) or is_async(predicate) or not takes_one_argument(predicate):
         raise TypeError(
-            "require_if must be a plain function, not an async one, of one argument, the call's "
-            f"arguments by name, not {predicate!r}"
+            "require_if must be a plain function (not async) that takes one argument, a dict of "
+            f"the call's arguments, not {predicate!r}"
         )
 
 

@@ -23,7 +23,7 @@ Answer = Decision | bool | BaseException
 
 
 class ScriptExhausted(AssertionError):
-    """A `ScriptedChannel` was asked more often than it has answers."""
+    """A `ScriptedChannel` was asked more times than it has answers."""
 
 
 #: One for all channels here, since a channel that had its own could not be pickled.
@@ -51,7 +51,7 @@ class _TestChannel(ApprovalChannel):
         return self.request_approval(action)
 
     def wait_for_requests(self, count: int = 1, timeout: float = 10.0) -> list[Action]:
-        """Block until the channel was asked that often, by calls in other threads.
+        """Block until the channel got this many requests, from calls in other threads.
 
         Args:
             count: How many requests to wait for, counted from the channel's first.
@@ -61,7 +61,7 @@ class _TestChannel(ApprovalChannel):
             All requests so far.
 
         Raises:
-            TimeoutError: There were fewer when the time was up.
+            TimeoutError: Too few requests came in time.
         """
         with _asked:
             if not _asked.wait_for(lambda: len(self.requests) >= count, timeout):
@@ -102,19 +102,19 @@ class ScriptedChannel(_TestChannel):
     """Gives prepared answers.
 
         ScriptedChannel(True, False)  # one for each request, in order
-        ScriptedChannel(refund=False, send_email=True)  # by the tool's name, as often as it asks
+        ScriptedChannel(refund=False, send_email=True)  # by the tool's name, each time
         ScriptedChannel(lambda action: action.args["amount"] < 100)  # from a function
 
-    Where calls run in parallel, as an agent's do, their order is a matter of luck: answer by name
-    or from a function there.
+    If calls run in parallel, as an agent's do, their order is unpredictable: then answer by name or
+    from a function.
 
     Args:
         *answers: Each a `Decision`, True to approve, False to deny, or an exception to raise; or
             one function that returns such an answer for each Action.
-        **by_tool: The same by the name of the tool.
+        **by_tool: One answer for each tool, by its name.
 
     Raises:
-        TypeError: An answer is none of these, or there are answers in order and by name.
+        TypeError: An answer is none of these, or answers are given both in order and by name.
     """
 
     name = "scripted"
@@ -151,8 +151,8 @@ def _checked(answer: Any) -> Any:
 class SilentChannel(_TestChannel, AbstractContextManager["SilentChannel"]):
     """Never answers: to test code while an approval is pending, or when nobody answers.
 
-    An async caller waits until its task is cancelled. A plain one waits until `hang_up`, which
-    leaving a `with` block of the channel does too:
+    An async caller waits until its task is cancelled. A plain one waits until `hang_up` is called,
+    as it is when a `with` block of the channel ends:
 
         with SilentChannel() as channel:
             threading.Thread(target=guard(refund, channel=channel), args=(4000,)).start()
@@ -181,7 +181,7 @@ class SilentChannel(_TestChannel, AbstractContextManager["SilentChannel"]):
 
     def hang_up(self) -> None:
         """End all waiting, now and later: requests are denied as unanswered."""
-        why = "the silent channel was hung up"
+        why = "the silent channel hung up"
         with suppress(InvalidStateError):  # it was hung up before
             self._end.set_result(Decision(False, why, self.name, unanswered=True))
 
@@ -191,7 +191,7 @@ class SilentChannel(_TestChannel, AbstractContextManager["SilentChannel"]):
 
 @contextmanager
 def answering(channel: ApprovalChannel) -> Iterator[AuditLog]:
-    """Send every guard in the process to this channel, whatever channel and log it names.
+    """Make every guard in the process use this channel and a log of its own, whatever it names.
 
     That includes functions and tools that were guarded when their modules were imported:
 
@@ -200,7 +200,7 @@ def answering(channel: ApprovalChannel) -> Iterator[AuditLog]:
         assert [record["executed"] for record in log.records()] == [False]
 
     Yields:
-        The log of the calls in the block: one of its own, in a temporary folder.
+        The log of the calls in the block, in a temporary folder.
     """
     if not isinstance(channel, ApprovalChannel):
         raise TypeError(f"answering() takes an ApprovalChannel, not {channel!r}")

@@ -25,7 +25,7 @@ Input = Callable[[str], str]
 #: Raises if the question does not stand any more; called now and then.
 Look = Callable[[], None]
 
-WITHDRAWN = "the request was withdrawn: nobody waits for the answer any more"
+WITHDRAWN = "the request was withdrawn: nobody is waiting for the answer any more"
 
 
 class Unanswered(Exception):
@@ -39,8 +39,8 @@ def person() -> int | Input:
         return builtins.input  # a notebook, or a test, replaced it
     if not is_terminal(sys.stdin):
         raise Unanswered(
-            "standard input is not a terminal, so nobody can be asked there; use another channel, "
-            "or CLIChannel(input_fn=input) to take the answers from it all the same"
+            "standard input is not a terminal, so nobody can be asked; use another channel, "
+            "or CLIChannel(input_fn=input) to read answers from it anyway"
         )
     try:
         import termios  # noqa: F401 - absent on Windows

@@ -16,21 +16,21 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ApprovalChannel(ABC):
-    """Where a yes or no comes from. Subclass it and implement `request_approval`.
+    """Asks for approval, and returns the answer. Subclass it and implement `request_approval`.
 
     `request_approval` may be plain or `async def`, and guarded code of both kinds can use either.
     Guarded async code awaits an async one on its own event loop and runs a plain one in a daemon
     thread, with the caller's contextvars. Guarded sync code runs an async one on an event loop made
-    for that wait, so it must not wait there for objects that belong to another loop.
+    for that wait, so your method must not await objects that belong to another loop.
 
-    To add to a channel of this library, override `request_approval` as a plain function that
-    calls `super().request_approval(action)`: that blocks no event loop.
+    To extend one of this library's channels, override `request_approval` as a plain function that
+    calls `super().request_approval(action)`. This does not block the event loop.
     """
 
-    #: Names the channel as the source of its decisions, in messages and in the log.
+    #: The channel's name, as the source of its decisions in messages and in the log.
     name: str = "channel"
-    #: Tells whether a call that the policy now releases waits for this channel's answer, since its
-    #: program was paused meanwhile; None if the channel never pauses a program.
+    #: For channels that pause the program: tells whether a call that the policy no longer holds
+    #: was held before the pause, and so needs this channel's answer. None for all others.
     held_before: Callable[[Action], bool] | None = None
 
     @abstractmethod

@@ -32,21 +32,21 @@ class CLIChannel(ApprovalChannel):
     """Shows the action at the terminal and takes a line as the answer.
 
     `y` or `yes` approves. Enter, `n` and `no` deny. Any other text denies as well, and becomes the
-    comment that agent and log get: `no, wrong customer` or `wrong customer`. Where the request was
-    cut to fit the window, `v` shows all of it in a pager, and the question is asked again.
+    comment that the agent and the log get: `no, wrong customer` or `wrong customer`. If the request
+    was cut to fit the window, `v` shows all of it in a pager, and the question is asked again.
 
-    Works in scripts and in notebooks. One question is asked at a time in the whole process: the
-    next caller, whatever its thread, task or channel object, waits its turn. Where nobody can be
-    asked (stdin is a pipe, a file or closed, or the input ends), the action is denied at once as
-    unanswered, with a comment that says why.
+    Works in scripts and in notebooks. One question is asked at a time in the whole process: other
+    callers wait their turn, also in another thread or task, or with another channel object. If
+    nobody can be asked (stdin is a pipe, a file or closed, or the input ends), the action is denied
+    at once as unanswered, with a comment that says why.
 
     Args:
-        stream: Where the request is shown. If left out, `sys.stderr` at the time of asking; or
-            the terminal, if stderr was redirected and a person sits at stdin.
+        stream: Where the request is shown. If left out, `sys.stderr` at the time of asking, or the
+            terminal if stderr is redirected and a person is at stdin.
         input_fn: Takes the question, returns the answer. If left out, the person at the terminal
-            of stdin is asked; or `input`, where a notebook or a test replaced it.
-        timeout: Seconds from the request after which it is denied as unanswered, whether or not it
-            was its turn by then. If left out, there is no limit.
+            is asked, or `input` is called if a notebook or a test replaced it.
+        timeout: Seconds after which a request is denied as unanswered, counted from when it was
+            made, even if its turn never came. If left out, there is no limit.
 
     Raises:
         TypeError: The stream has no `write`, or `input_fn` is not a plain function.
@@ -207,7 +207,7 @@ if hasattr(os, "register_at_fork"):  # they are threads of the parent
 def _in_line(turn: _Turn) -> Iterator[None]:
     """Wait for the turn, and pass it on in the end."""
     if any(other.thread == turn.thread for other in _turns):  # it would wait for itself
-        raise Unanswered("it was asked for in the middle of another question")
+        raise Unanswered("it was asked for while the same thread was asking another question")
     _turns.append(turn)
     try:
         while _turns[0] is not turn:

@@ -22,7 +22,7 @@ _LAST_LOOK = 1.0  # seconds that a poll may still take when the time is up
 
 
 class NotDelivered(ConnectionError):
-    """Slack did not take the request: nobody was asked, so the call must not run."""
+    """Slack did not accept the request: nobody was asked, so the call must not run."""
 
 
 class Secret(str):
@@ -50,24 +50,26 @@ class SlackChannel(ApprovalChannel):
     process makes the calls and receives the answers, `SlackButtonsChannel` does all of it.
 
     A request that cannot be posted blocks the call. Posts that Slack answers with 429 or 5xx are
-    repeated until the timeout, after the wait that Slack asks for. To have failed connections
-    repeated too, pass a `requests.Session` whose adapter does that.
+    retried until the timeout, after the wait that Slack asks for. To retry failed connections, too,
+    pass a `requests.Session` whose adapter does that.
 
     Args:
         webhook_url: The webhook. It is a secret and never shown.
         poll_fn: Called with the action until it returns a `Decision`; None means "not yet". It may
             be async. A plain one is called in a new thread each time, so it must not use a database
             connection that belongs to another thread. Without one, nobody can answer.
-        timeout: Seconds until a last poll, after which `on_timeout` decides. 0 polls once.
+        timeout: Seconds until the last poll; after that, `on_timeout` decides. 0 polls once.
         poll_interval: Seconds between two polls; less than 0.01 means 0.01.
-        on_timeout: "deny", or "approve" if silence is consent. A `poll_fn` that hangs is not
-            silence: one second after the timeout it denies with "deny" and blocks with "approve".
+        on_timeout: What happens if nobody answers: "deny" or "approve". A `poll_fn` that hangs
+            never approves: one second after the timeout, the call is denied with "deny" and
+            blocked with "approve".
         post_timeout: Seconds that one attempt to post may take.
-        session: Posts instead of `requests`: a `requests.Session`, or anything with its `post`.
+        session: Used to post instead of `requests`: a `requests.Session`, or anything with the same
+            `post` method.
 
     Raises:
         ImportError: `requests` is not installed.
-        TypeError, ValueError: An argument cannot work.
+        TypeError, ValueError: An argument is invalid.
     """
 
     name = "slack"
@@ -87,9 +89,11 @@ class SlackChannel(ApprovalChannel):
             given = "None" if webhook_url is None else "this one (not shown)"
             raise ValueError(f"webhook_url must be an http(s) URL without spaces, not {given}")
         if not callable(getattr(_requests() if session is None else session, "post", None)):
-            raise TypeError(f"session must have a post method, not be {session!r}")
+            raise TypeError(f"session must have a post method; {session!r} has none")
         if poll_fn is not None and not (callable(poll_fn) and takes_one_argument(poll_fn)):
-            raise TypeError(f"poll_fn must be a function of the action or None, not {poll_fn!r}")
+            raise TypeError(
+                f"poll_fn must be a function that takes the action, or None, not {poll_fn!r}"
+            )
         if on_timeout not in ("deny", "approve"):
             raise ValueError(f'on_timeout must be "deny" or "approve", not {on_timeout!r}')
         self._url = Secret(webhook_url)
@@ -104,7 +108,7 @@ class SlackChannel(ApprovalChannel):
         """Post, and wait for the answer.
 
         Raises:
-            NotDelivered: Slack did not take the request. `poll_fn` was not called.
+            NotDelivered: Slack did not accept the request. `poll_fn` was not called.
             TypeError: `poll_fn` returned neither a `Decision` nor None.
             TimeoutError: `poll_fn` hangs, and `on_timeout` is "approve".
             Exception: What `poll_fn` raised.
@@ -119,7 +123,7 @@ class SlackChannel(ApprovalChannel):
         return await self._ask(action)
 
     def message(self, action: Action) -> dict[str, Any]:
-        """What is posted for the action; override it to add to it."""
+        """The message for the action; override this to add to it."""
         word = "Approved" if self.on_timeout == "approve" else "Denied"
         return message(action, f"{word} automatically after {_in_words(self.timeout)}")
 
@@ -145,7 +149,7 @@ class SlackChannel(ApprovalChannel):
             pause = (refusal.wait or backoff) + uniform(0, 1)  # noqa: S311
             limit = min(self._post_timeout, deadline - monotonic() - pause)
             if refusal.wait is None or limit <= 0:
-                raise NotDelivered(f"Slack did not take the request: {refusal.reason}")
+                raise NotDelivered(f"Slack did not accept the request: {refusal.reason}")
             await asyncio.sleep(pause)
             backoff = min(2 * backoff, 30)
 

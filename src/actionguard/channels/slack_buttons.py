@@ -18,8 +18,8 @@ from actionguard.core import Action, Decision
 _MAX_AGE = 5 * 60  # seconds; an older request may be a replay
 _WORDS = {"actionguard_approve": "Approved", "actionguard_deny": "Denied"}
 _OVER = (
-    "No longer waiting: the request was answered, timed out or was cancelled. (If you have several "
-    "processes, another one may wait for it: use SlackChannel with a poll_fn.)"
+    "No longer waiting: the request was answered, timed out or was cancelled. (If you run several "
+    "processes, another one may be waiting for it: use SlackChannel with a poll_fn.)"
 )
 
 
@@ -46,9 +46,9 @@ class SlackButtonsChannel(SlackChannel):
             return Response(text, status)
 
     One URL serves all channels with the same signing secret. With several processes, use
-    `SlackChannel` with a `poll_fn` that reads what they share.
+    `SlackChannel` with a `poll_fn` that reads storage that they share.
 
-    The first click of an approver is the decision. Its metadata is `{"who": the id}`, and the
+    The first click by an approver decides. The decision's metadata is `{"who": user_id}`, and the
     message loses its buttons and names the user.
 
     Args:
@@ -57,7 +57,7 @@ class SlackButtonsChannel(SlackChannel):
         approvers: The ids of the Slack users who may answer, such as {"U0ADA"}.
         timeout: Seconds until `on_timeout` decides.
 
-    The other arguments have the same meaning as for `SlackChannel`, and so have the errors.
+    The other arguments and the errors are the same as for `SlackChannel`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SlackButtonsChannel(SlackChannel):
             session=session,
         )
         if not isinstance(signing_secret, str) or not re.fullmatch("[!-~]+", signing_secret):
-            raise ValueError("signing_secret must be a text without spaces; it is not shown here")
+            raise ValueError("signing_secret must be a string without spaces (not shown)")
         users = frozenset() if isinstance(approvers, str) else frozenset(approvers or ())
         if not users or not all(isinstance(user, str) and user for user in users):
             raise ValueError(f"approvers must be one or more Slack user ids, not {approvers!r}")
@@ -87,7 +87,7 @@ class SlackButtonsChannel(SlackChannel):
         self._signing_secret = Secret(signing_secret)
 
     def message(self, action: Action) -> dict[str, Any]:
-        """What is posted for the action; override it to add to it."""
+        """The message for the action; override this to add to it."""
         message = super().message(action)
         buttons = []
         for word, style in (("approve", "primary"), ("deny", "danger")):
@@ -128,7 +128,7 @@ class SlackButtonsChannel(SlackChannel):
             body: The raw body of the request.
 
         Returns:
-            The status and the text to answer with. 200: a click, whatever came of it; 401: not
+            The status and the text to respond with. 200: a click, whatever came of it; 401: not
             signed by Slack within the last five minutes; 400: not a click on one of the buttons.
         """
         from urllib.parse import parse_qs
@@ -142,7 +142,7 @@ class SlackButtonsChannel(SlackChannel):
             word, waiting = _WORDS[button["action_id"]], _waiting.get(button["value"])
             name = payload["user"].get("username")
         except (ValueError, LookupError, TypeError):
-            return 400, "Not a click on a button of actionguard."
+            return 400, "Not a click on an actionguard button."
         text, update = _OVER, {"response_type": "ephemeral", "replace_original": False}
         if waiting and waiting[0]._signing_secret == self._signing_secret:
             channel, answer = waiting
