@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     for kind, fits in _KINDS.items():
         add(f"--{kind}", dest="kinds", action="append_const", const=fits, help=f"{kind} calls")
     add("--tool", metavar="NAME", help="calls of this tool")
-    add("--since", type=age, metavar="AGE", help="calls since then, such as 30s, 5m, 1h or 2d ago")
+    add("--since", type=age, metavar="AGE", help="calls of the last AGE: 30s, 5m, 1h or 2d")
     add(
         "--last",
         type=int,
