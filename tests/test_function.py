@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -22,6 +22,9 @@ from unittest.mock import AsyncMock, Mock
 
 import cloudpickle
 import pytest
+from langgraph.store.base import BaseStore
+from langgraph.store.memory import InMemoryStore
+from pydantic import BaseModel, Field
 
 from actionguard import ApprovalChannel, ApprovalDenied, ApprovalPolicy, AuditLog, Decision, guard
 from actionguard.testing import AutoApproveChannel, AutoDenyChannel
@@ -533,6 +536,41 @@ def test_what_only_kwargs_can_bring_is_held_if_it_is_not_there() -> None:
     assert len(channel.requests) == 3
     Shop().tell("news", amount=1)
     assert len(channel.requests) == 3
+
+
+def test_what_a_dataclass_makes_itself_is_held() -> None:
+    """A rule cannot look at what a class makes only while its body runs."""
+
+    @dataclass
+    class Order:
+        customer: str
+        items: list[str] = field(default_factory=lambda: ["gold"])
+
+    class Model(BaseModel):
+        customer: str
+        items: list[str] = Field(default_factory=lambda: ["gold"])
+
+    for cls in (Order, Model):
+        channel, options = asked_for(policy=ApprovalPolicy(match_args={"items": "gold"}))
+        make: Any = guard(cls, **options)
+
+        make(customer="c", items=["tin"])
+        assert channel.requests == []
+        assert make(customer="c").items == ["gold"]
+        assert len(channel.requests) == 1
+
+
+def test_a_store_of_langgraph_is_the_runtimes() -> None:
+    """A node's store is passed by LangGraph, and nobody is shown it."""
+    channel, options = asked_for()
+
+    @guard(**options)
+    def remember(note: str, *, store: BaseStore) -> object:
+        return store
+
+    store = InMemoryStore()
+    assert remember("a", store=store) is store
+    assert channel.requests[0].args == {"note": "a"}
 
 
 def test_colliding_names_are_held() -> None:

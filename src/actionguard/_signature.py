@@ -21,7 +21,7 @@ _INJECTED: dict[str, set[str]] = {
         "BaseRetriever",  # a retriever tool of langchain-core 0.3 passes these
         "BasePromptTemplate",
     },
-    "langgraph": {"Runtime", "ToolRuntime"},
+    "langgraph": {"Runtime", "ToolRuntime", "BaseStore"},
     "agents": {"RunContextWrapper", "ToolContext"},
     "pydantic_ai": {"RunContext"},
     "mcp": {"Context"},
@@ -127,6 +127,9 @@ class Signature:
         self._flat = flat[0] if flat else ""
         #: The names that arguments have, hidden or not.
         self.names = [p.name for p in parameters if p.name != self._flat]
+        # What rules look at, but a dataclass or a model makes by itself if a call leaves it out.
+        made = "_HAS_DEFAULT_FACTORY_CLASS"
+        self._made = [p for p in parameters if type(p.default).__name__ == made and p.name in rules]
         #: Whether an argument can have any other name, too.
         self.is_open = bool(self._flat) or self._parameters is None
 
@@ -174,7 +177,8 @@ class Signature:
             if self._flat:
                 named = self._laid_flat(named, named.pop(self._flat))
         is_named = not self._nameless or self._nameless <= named.keys()
-        return named if is_named else Unnamed(named)
+        is_known = not any(named.get(p.name) is p.default for p in self._made)
+        return named if is_named and is_known else Unnamed(named)
 
     def _fits_unshown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         # A decorator may show the signature of what it wraps and take other arguments: then a rule

@@ -31,7 +31,8 @@ class InterruptChannel(ApprovalChannel):
     makes one guarded call. Several tool calls in one `ToolNode`, or several guarded calls in one
     node, are blocked: LangGraph resumes a task from its start, so a body could run twice, or an
     answer could reach the wrong call. As with any interrupt, whatever else a node does before the
-    call, or beside it in threads of its own, is repeated when the node resumes.
+    call, or beside it in threads of its own, is repeated when the node resumes. The guarded body
+    itself must not pause the graph: its answer would be taken for one to another call.
 
     Calls outside a graph, or in a graph without a checkpointer, are blocked because nothing could
     resume them. On Python 3.10, calls in async nodes are blocked, too. Even in async graphs, the
