@@ -339,6 +339,15 @@ def test_descriptors_are_given_back() -> None:
 # --- what is torn, full or broken ------------------------------------------------------------
 
 
+def test_a_line_too_deep_to_read_is_damaged(log_path: Path) -> None:
+    """Whatever stands in the file, its reader goes on to the next line."""
+    log_path.write_text("[" * 200_000 + '\n{"tool": "refund"}\n')
+
+    torn: list[str] = []
+    assert list(read_log(log_path, torn=torn)) == [{"tool": "refund"}]
+    assert len(torn) == 1
+
+
 def test_torn_line_is_closed_off(log_path: Path) -> None:
     """What a crash left without an end swallows no line that comes after it."""
     log_path.write_bytes(b'{"timestamp": "2026-')
