@@ -100,6 +100,11 @@ def _classes_in(hint: Any) -> Iterator[type]:
             yield from _classes_in(part)
 
 
+def _is_made(default: object) -> bool:
+    """Whether a signature shows this in place of what a default factory will make."""
+    return type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"  # of dataclasses, and pydantic's
+
+
 class Unnamed(dict[str, Any]):
     """A call's arguments where a rule cannot tell which of them it is about."""
 
@@ -128,8 +133,7 @@ class Signature:
         #: The names that arguments have, hidden or not.
         self.names = [p.name for p in parameters if p.name != self._flat]
         # What rules look at, but a dataclass or a model makes by itself if a call leaves it out.
-        made = "_HAS_DEFAULT_FACTORY_CLASS"
-        self._made = [p for p in parameters if type(p.default).__name__ == made and p.name in rules]
+        self._made = [p for p in parameters if p.name in rules and _is_made(p.default)]
         #: Whether an argument can have any other name, too.
         self.is_open = bool(self._flat) or self._parameters is None
 
@@ -177,8 +181,9 @@ class Signature:
             if self._flat:
                 named = self._laid_flat(named, named.pop(self._flat))
         is_named = not self._nameless or self._nameless <= named.keys()
-        is_known = not any(named.get(p.name) is p.default for p in self._made)
-        return named if is_named and is_known else Unnamed(named)
+        if self._made and any(named.get(p.name) is p.default for p in self._made):
+            is_named = False
+        return named if is_named else Unnamed(named)
 
     def _fits_unshown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         # A decorator may show the signature of what it wraps and take other arguments: then a rule
